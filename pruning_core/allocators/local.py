@@ -1,0 +1,28 @@
+"""Allocators that look at one group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from pruning_core.allocators.table import ALLOCATORS, Budget, ScoredGroup
+
+
+def named_ratio(group: ScoredGroup, budget: Budget, default: float) -> float:
+    """The ratio given for any of the group's layers by name or glob, else the default."""
+    for pattern, ratio in budget.ratios.items():
+        if any(fnmatchcase(layer, pattern) for layer in (group.name, *group.layers)):
+            return ratio
+    return default
+
+
+@ALLOCATORS.register
+def uniform(groups: Sequence[ScoredGroup], budget: Budget) -> dict[str, float]:
+    """The same ratio in every group, but for those that are named."""
+    return {g.name: g.channels * (1 - named_ratio(g, budget, budget.ratio)) for g in groups}
+
+
+@ALLOCATORS.register
+def per_layer(groups: Sequence[ScoredGroup], budget: Budget) -> dict[str, float]:
+    """Only the named groups, each with its own ratio; unnamed ones keep everything."""
+    return {g.name: g.channels * (1 - named_ratio(g, budget, 0.0)) for g in groups}

@@ -1,0 +1,120 @@
+"""The public functions: inspect, plan, apply, prune. Each is callable alone in a notebook and has a frozen result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from torch import nn
+
+from pruning_core.cost import cost_of
+from pruning_core.coupling.analysis import Decisions, resolve
+from pruning_core.coupling.groups import channel_groups
+from pruning_core.errors import PlanError, SpecError, VerifyError, nearest
+from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_shapes
+from pruning_core.inputs import ExampleInputs
+from pruning_core.oracle import mask_error
+from pruning_core.plan import PruningPlan
+from pruning_core.planner import Draft, Subject, make_plan, redraft, study, throwaway
+from pruning_core.report import ModelReport, PruneReport, layer_rows
+from pruning_core.spec import PruningSpec
+from pruning_core.surgery import cut_copy
+from pruning_core.verify import compare
+
+CHECKS = ("structure", "numeric")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PruneResult:
+    """A verified model, the plan that made it, and what it brought."""
+
+    model: nn.Module
+    plan: PruningPlan
+    report: PruneReport
+
+
+def inspect(model: nn.Module, example_inputs: object) -> ModelReport:
+    """Every layer: its width, the group it is cut with or the reason why not, parameters and MACs.
+
+    Raises: ModelError when the model cannot be run on the example inputs. The model is not changed.
+    """
+    subject = study(model, ExampleInputs.of(example_inputs))
+    groups = channel_groups(resolve(subject.trace, Decisions()))
+    return ModelReport(layer_rows(model, subject.trace, groups), cost_of(model, subject.trace))
+
+
+def plan(model: nn.Module, example_inputs: object, spec: PruningSpec, calibration: object = None) -> PruningPlan:
+    """Decide what goes. The plan has been tried on a copy without weights: `apply` will succeed on this model.
+
+    Raises: SpecError, ModelError, VerifyError. The model is not changed.
+    """
+    _no_calibration(calibration)
+    return make_plan(study(model, ExampleInputs.of(example_inputs)), spec)[0]
+
+
+def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) -> nn.Module:
+    """A pruned copy, re-traced and compared with the plan before it is returned. The caller's model is not changed.
+
+    `example_inputs` are taken from the plan where none are given (shapes and dtypes; floating values are made up).
+    Raises: PlanError when the plan was made for another model; VerifyError when the copy does not do what it predicts.
+    """
+    inputs = ExampleInputs.of(example_inputs) if example_inputs is not None else ExampleInputs.from_json(dict(plan.inputs))
+    subject = study(model, inputs)
+    check_same_tensors(plan.tensors, tensor_shapes(subject.trace))
+    if fingerprint(subject.trace) != plan.fingerprint:
+        raise PlanError(
+            "the model has the plan's tensors but makes other calls",
+            type(model).__name__,
+            "apply the plan to the model it was made for, with inputs of the same shapes, or re-plan",
+        )
+    draft = redraft(subject, plan)
+    return _apply(subject, draft, plan)
+
+
+def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:
+    pruned = throwaway(subject, list(plan.slices), list(plan.mends), list(plan.rescales))
+    undone = frozenset(rescale.call for rescale in plan.rescales)
+    mismatch = compare(draft.prediction, subject.retrace(pruned), undone)
+    if mismatch is not None:
+        raise VerifyError(mismatch.detail, f"module {mismatch.module!r}", "re-plan this model")
+    return cut_copy(subject.model, plan.slices, plan.mends, plan.rescales)
+
+
+def prune(
+    model: nn.Module, example_inputs: object, spec: PruningSpec, calibration: object = None, *, check: str = "structure"
+) -> PruneResult:
+    """Plan, cut a copy, verify. `check="numeric"` also compares numbers with the muted original on the example inputs.
+
+    Plans that fold a constant into weights are always checked numerically.
+    Raises: SpecError, ModelError, VerifyError. The caller's model is bit-identical afterwards.
+    """
+    if check not in CHECKS:
+        raise SpecError(f"check {check!r} is unknown", "check", nearest(check, CHECKS))
+    _no_calibration(calibration)
+    start = time.perf_counter()
+    subject = study(model, ExampleInputs.of(example_inputs))
+    decided, draft = make_plan(subject, spec)
+    pruned = cut_copy(model, decided.slices, decided.mends, decided.rescales)
+    error = None
+    on_meta = any(t.device.type == "meta" for t in subject.tensors.values())
+    if (check == "numeric" or decided.rescales) and not on_meta:
+        error = mask_error(model, pruned, draft.prediction, subject.inputs)
+    after = draft.retraced
+    report = PruneReport(
+        before=cost_of(model, subject.trace),
+        after=cost_of(pruned, after),
+        channels_before=decided.channels_before,
+        channels_after=decided.channels_after,
+        mask_error=error,
+        seconds=time.perf_counter() - start,
+    )
+    return PruneResult(pruned, decided, report)
+
+
+def _no_calibration(calibration: object) -> None:
+    if calibration is not None:
+        raise SpecError(
+            "calibration data was given, and no criterion of this version reads data",
+            "calibration",
+            "leave it out: l2_norm, l1_norm and geometric_median look at weights only",
+        )

@@ -1,0 +1,159 @@
+"""Components -> channel groups: components that touch the same axes of the same tensors are the channels of one group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pruning_core.coupling.analysis import Analysis
+from pruning_core.coupling.units import Ids, is_fixed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """An axis of a tensor on which the group has positions. channel_of [n]: channel of each position, or -1."""
+
+    tensor: str
+    axis: int
+    produces: bool  # the axis is the output side of a layer
+    channel_of: Ids
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelGroup:
+    """Channels that are cut together across layers."""
+
+    name: str
+    labels: Ids  # [C]: the component of each channel
+    members: tuple[Member, ...]
+    reason: str  # why it is left alone; empty when it is prunable
+    approximate: str  # which statistic runs over it; empty when a cut is exact
+
+    @property
+    def channels(self) -> int:
+        return len(self.labels)
+
+    @property
+    def root(self) -> Member:
+        return next((m for m in self.members if m.produces), self.members[0])
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers whose output width the group is, in order."""
+        return tuple(dict.fromkeys(layer_of(m.tensor) for m in self.members if m.produces))
+
+    @property
+    def positions(self) -> int:
+        """How many positions of the root axis one channel stands for."""
+        return max(int((self.root.channel_of >= 0).sum()) // self.channels, 1)
+
+
+def layer_of(tensor: str) -> str:
+    """The layer's name from its tensor's: `layer1.conv.weight` -> `layer1.conv`; parametrized weights too."""
+    layer = tensor.split(".parametrizations.")[0] if ".parametrizations." in tensor else tensor.rpartition(".")[0]
+    return layer or tensor
+
+
+def emitted_axes(analysis: Analysis) -> set[tuple[str, int]]:
+    """(tensor, axis) pairs that are the output side of a contraction or a look-up."""
+    first: dict[int, tuple[str, int]] = {}
+    for name, value in analysis.trace.tensors.items():
+        for axis, ids in enumerate(analysis.axes[value.index]):
+            if not is_fixed(ids):
+                first[int(ids[0])] = (name, axis)
+    starts = np.array(sorted(first), dtype=np.int64)
+    found: set[tuple[str, int]] = set()
+    last = max((int(analysis.axes[v.index][k][-1]) for n, v in analysis.trace.tensors.items()
+                for k in range(len(v.shape)) if not is_fixed(analysis.axes[v.index][k])), default=0)
+    for ids in analysis.links.emits:
+        live = ids[(ids != 0) & (ids <= last)]
+        if len(live):
+            for k in np.unique(np.searchsorted(starts, live, side="right") - 1):
+                found.add(first[int(starts[k])])
+    return found
+
+
+def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
+    """All groups of the module's tensors, prunable or not, in the order of the tensors' first use."""
+    labels = analysis.labels
+    axes = [
+        (name, axis, ids)
+        for name, value in in_order_of_use(analysis)
+        for axis, ids in enumerate(analysis.axes[value.index])
+        if not is_fixed(ids)
+    ]
+    if not axes:
+        return []
+    rng = np.random.default_rng(0)
+    signature = np.zeros(int(labels.max()) + 1, dtype=np.uint64)
+    for _, _, ids in axes:
+        signature[np.unique(labels[ids])] += rng.integers(1, 2**63, dtype=np.uint64)
+    produced = emitted_axes(analysis)
+    read = np.zeros(len(signature), dtype=bool)
+    for ids in analysis.links.reads:
+        read[labels[ids]] = True
+    approximate: dict[int, str] = {}
+    for ids, why in analysis.links.approximations:
+        for label in np.unique(labels[ids[ids != 0]]):
+            approximate.setdefault(int(label), why)
+    by_signature: dict[int, list[tuple[str, int, np.ndarray]]] = {}
+    order: dict[int, np.ndarray] = {}
+    ordered_axes = sorted(axes, key=lambda a: (a[0], a[1]) not in produced)  # outputs of layers come first
+    for name, axis, ids in ordered_axes:
+        codes = signature[labels[ids]]
+        for code in np.unique(codes):
+            by_signature.setdefault(int(code), []).append((name, axis, labels[ids]))
+            if int(code) not in order:
+                mine = labels[ids][codes == code]
+                order[int(code)] = mine[np.sort(np.unique(mine, return_index=True)[1])]
+    rank = np.full(len(signature), -1, dtype=np.int64)
+    groups: list[ChannelGroup] = []
+    names: set[str] = set()
+    for code, members in by_signature.items():
+        for part, reason in _by_reason(order[code], analysis.locked, read):
+            rank[part] = np.arange(len(part))
+            found = tuple(Member(name, axis, (name, axis) in produced, rank[ids]) for name, axis, ids in members)
+            rank[part] = -1
+            why = next((approximate[int(x)] for x in part if int(x) in approximate), "")
+            group = ChannelGroup(_name(found, names), part, found, reason, why)
+            groups.append(group)
+    return groups
+
+
+def _by_reason(channels: np.ndarray, locked: dict[int, str], read: np.ndarray) -> Iterable[tuple[np.ndarray, str]]:
+    """Parts of a signature with one answer each: prunable, or one reason why not."""
+    reasons = [
+        locked.get(int(label), "" if read[label] else "nothing reads these channels in a way that can be cut")
+        for label in channels
+    ]
+    for reason in dict.fromkeys(reasons):
+        yield channels[[r == reason for r in reasons]], reason
+
+
+def _name(members: tuple[Member, ...], taken: set[str]) -> str:
+    """The layer whose output it is; with the positions, where it is only a part of that layer's output."""
+    root = next((m for m in members if m.produces), members[0])
+    name = layer_of(root.tensor) if root.produces else root.tensor
+    inside = np.flatnonzero(root.channel_of >= 0)
+    if len(inside) < len(root.channel_of):
+        name = f"{name}[{inside[0]}:{inside[-1] + 1}]"
+    base, k = name, 2
+    while name in taken:
+        name, k = f"{base}#{k}", k + 1
+    taken.add(name)
+    return name
+
+
+def in_order_of_use(analysis: Analysis) -> list[tuple[str, object]]:
+    trace = analysis.trace
+    by_index = {value.index: name for name, value in trace.tensors.items()}
+    names: dict[str, None] = {}
+    for op in trace.ops:
+        for value in op.inputs():
+            if value.index in by_index:
+                names.setdefault(by_index[value.index])
+    for name in trace.tensors:
+        names.setdefault(name)
+    return [(name, trace.tensors[name]) for name in names]

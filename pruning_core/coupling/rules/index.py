@@ -1,0 +1,65 @@
+"""Look-ups by position: the indexed axis is fixed, the others pass through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pruning_core.coupling.rules.table import Context, Sym, rule
+from pruning_core.coupling.units import Axes, fixed
+
+
+@rule("aten.index_select")
+def index_select(ctx: Context, x: Sym, dim: int, _index: Sym) -> Axes:
+    dim %= x.ndim
+    ctx.links.lock(x.axes[dim], f"picked by position by {ctx.links.where()}")
+    return (*x.axes[:dim], fixed(ctx.out_shapes[0][dim]), *x.axes[dim + 1 :])
+
+
+@rule("aten.index", "aten._unsafe_index")
+def index(ctx: Context, x: Sym, indices: tuple[Sym | None, ...]) -> Axes:
+    """Advanced indexing: index tensors broadcast together and take the place of the axes they index."""
+    shape = ctx.out_shapes[0]
+    used: list[int] = []
+    ndim = at = 0
+    for item in indices:
+        if item is None:
+            at += 1
+            continue
+        is_mask = item.dtype in {torch.bool, torch.uint8}
+        width = item.ndim if is_mask else 1
+        used += range(at, at + width)
+        at += width
+        ndim = max(ndim, 1 if is_mask else item.ndim)
+    for d in used:
+        ctx.links.lock(x.axes[d], f"picked by position by {ctx.links.where()}")
+    rest = [ids for d, ids in enumerate(x.axes) if d not in used]
+    adjacent = not used or used == list(range(used[0], used[-1] + 1))
+    lead = used[0] if used and adjacent else 0
+    axes = (*rest[:lead], *(fixed(n) for n in shape[lead : lead + ndim]), *rest[lead:])
+    if tuple(len(ids) for ids in axes) != shape:
+        axes = ctx.lock_all(f"indexing of a form that is not followed in {ctx.links.where()}")[0]
+    return axes
+
+
+@rule("aten.gather", "aten.take_along_dim")
+def gather(ctx: Context, x: Sym, dim: int, index: Sym, **_: Any) -> Axes:
+    """x [.., n, ..], index of the same rank -> index's shape; along the other axes positions match."""
+    dim %= x.ndim
+    ctx.links.lock(x.axes[dim], f"picked by position by {ctx.links.where()}")
+    out = list(index.axes)
+    for d in range(x.ndim):
+        if d == dim:
+            continue
+        if len(index.axes[d]) == len(x.axes[d]):
+            out[d] = ctx.links.join(x.axes[d], index.axes[d])
+        else:
+            ctx.links.lock(x.axes[d], f"picked by position by {ctx.links.where()}")
+    return tuple(out)
+
+
+@rule("aten.tril", "aten.triu", "aten.tril_", "aten.triu_")
+def triangle(ctx: Context, x: Sym, *_: Any) -> Axes:
+    ctx.links.lock_axes(x.axes[-2:], f"a triangle of positions in {ctx.links.where()}")
+    return x.axes

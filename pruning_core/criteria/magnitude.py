@@ -1,0 +1,25 @@
+"""Criteria from the size of the weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pruning_core.criteria.table import CRITERIA, ChannelView
+
+
+@CRITERIA.register
+def l2_norm(view: ChannelView) -> Tensor:
+    """Euclidean norm of each channel's filter: weight_CR [C, R] -> [C], >= 0, float32.
+
+    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (there with the L1 norm).
+    """
+    return view.weight_CR.float().norm(p=2, dim=1)
+
+
+@CRITERIA.register
+def l1_norm(view: ChannelView) -> Tensor:
+    """Sum of absolute weights of each channel's filter: weight_CR [C, R] -> [C], >= 0, float32.
+
+    Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017.
+    """
+    return view.weight_CR.float().abs().sum(dim=1)

@@ -1,0 +1,190 @@
+"""Mask equivalence: muting the removed channels in the original must give what the pruned model computes.
+
+The original runs call by call with every removed entry zeroed wherever it appears; statistics over a pruned axis
+(normalisations, means, maxima, softmax) are taken over the kept entries, as the pruned model takes them. So the check
+is exact for every plan: what is left is float rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pruning_core import tree
+from pruning_core.coupling.rules import has_rule
+from pruning_core.errors import VerifyError
+from pruning_core.inputs import ExampleInputs
+from pruning_core.trace import Value, is_skipped, quiet_kernels
+from pruning_core.twin import like, named_tensors, twin
+from pruning_core.verify import Prediction
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}  # of the largest output
+_STATISTICS = (
+    "aten.layer_norm aten.native_layer_norm aten.rms_norm aten._fused_rms_norm aten.group_norm aten.native_group_norm"
+    " aten.mean aten.amax aten.amin aten.logsumexp aten.prod aten.var aten.std aten.var_mean aten.std_mean aten.max aten.min"
+    " aten.softmax aten._softmax aten.log_softmax aten._log_softmax aten._safe_softmax aten._weight_norm aten.any aten.all"
+    " aten._weight_norm_interface aten.scaled_dot_product_attention aten.median"
+)
+STATISTICS = frozenset(_STATISTICS.split())
+
+
+class _Muted(TorchDispatchMode):
+    """Runs the original with removed entries held at zero, in lockstep with its trace."""
+
+    def __init__(self, prediction: Prediction) -> None:
+        super().__init__()
+        self.prediction = prediction
+        self.ops = prediction.analysis.trace.ops
+        self.at = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket)
+        if not has_rule(name) and func._can_decompose():
+            with self:
+                taken_apart = func.decompose(*args, **kwargs)
+            if taken_apart is not NotImplemented:
+                return taken_apart
+        if is_skipped(name):
+            return func(*args, **kwargs)
+        op = self.ops[self.at] if self.at < len(self.ops) else None
+        statistic = op is not None and name in STATISTICS and self._cuts(op.inputs())
+        result = self._on_kept(func, op, args, kwargs) if statistic else func(*args, **kwargs)
+        if not isinstance(result, Tensor | list | tuple):
+            return result
+        if op is None or op.func is not func:
+            raise VerifyError(
+                "the original took another way with its removed channels muted",
+                f"call {self.at}: {name}",
+                "its control flow depends on values; exclude the layers it depends on",
+            )
+        self.at += 1
+        if not statistic and not _is_view(func):
+            for tensor, value in zip(tree.tensors(result), op.outputs(), strict=True):
+                self.mute(tensor, value)
+        return result
+
+    def _cuts(self, values: list[Value]) -> bool:
+        return any(self.prediction.shape(v) != v.shape for v in values)
+
+    def mute(self, tensor: Tensor, value: Value) -> None:
+        """Zero the removed entries in place."""
+        for axis, ids in enumerate(self.prediction.analysis.axes.get(value.index, ())):
+            gone = (~self.prediction.keeps[ids]).nonzero()[0]
+            if len(gone) and tensor.shape[axis] == len(ids):
+                tensor.index_fill_(axis, torch.from_numpy(gone), 0)
+
+    def _kept(self, tensor: Tensor, value: Value) -> Tensor:
+        for axis, ids in enumerate(self.prediction.analysis.axes.get(value.index, ())):
+            if not self.prediction.keeps[ids].all():
+                tensor = tensor.index_select(axis, torch.from_numpy(self.prediction.keeps[ids].nonzero()[0]))
+        return tensor
+
+    def _spread(self, small: Tensor, value: Value) -> Tensor:
+        for axis, ids in enumerate(self.prediction.analysis.axes.get(value.index, ())):
+            keeps = self.prediction.keeps[ids]
+            if not keeps.all():
+                shape = list(small.shape)
+                shape[axis] = len(ids)
+                index = torch.from_numpy(keeps.nonzero()[0])
+                small = torch.zeros(shape, dtype=small.dtype).index_copy_(axis, index, small)
+        return small
+
+    def _on_kept(self, func: Any, op: Any, args: Any, kwargs: Any) -> Any:
+        """Run the call on the kept entries only, and put its results back in place."""
+
+        def cut(arg: Any, symbol: Any) -> Any:
+            if isinstance(arg, Tensor):
+                return self._kept(arg, symbol)
+            if isinstance(arg, list | tuple):
+                return type(arg)(cut(a, s) for a, s in zip(arg, symbol, strict=True))
+            return arg
+
+        small = [cut(a, s) for a, s in zip(args, op.args, strict=True)]
+        keywords = {k: cut(v, op.kwargs[k]) for k, v in kwargs.items()}
+        name = op.name.removeprefix("aten.")
+        if name in {"layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"}:
+            small[1] = list(small[0].shape[-len(args[1]) :])
+        elif name == "group_norm":
+            small[1] = self._norm_groups(op, args[1])
+        elif name == "native_group_norm":
+            small[4], small[6] = small[0].shape[1], self._norm_groups(op, args[6])
+        elif name == "scaled_dot_product_attention" and keywords.get("scale") is None:
+            keywords["scale"] = 1 / math.sqrt(args[0].shape[-1])
+        result = func(*small, **keywords)
+        values = iter(op.outputs())
+        if isinstance(result, Tensor):
+            return self._spread(result, next(values))
+        return type(result)(self._spread(r, next(values)) if isinstance(r, Tensor) else r for r in result)
+
+    def _norm_groups(self, op: Any, groups: int) -> int:
+        """Groups left after the cut: all of them, or those that were kept whole."""
+        ids = self.prediction.analysis.axes[op.args[0].index][1]
+        keeps = self.prediction.keeps[ids].reshape(groups, -1)
+        return int(keeps.any(axis=1).sum())
+
+
+def _is_view(func: Any) -> bool:
+    return any(a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments)
+
+
+def mask_error(model: nn.Module, pruned: nn.Module, prediction: Prediction, inputs: ExampleInputs) -> float:
+    """Largest difference between the muted original and the pruned model, as a share of the largest output.
+
+    Runs in float64 where the model can, else in float32. Raises: VerifyError when the two do not agree.
+    """
+    try:
+        dtype, error = torch.float64, _error_in(torch.float64, model, pruned, prediction, inputs)
+    except (RuntimeError, TypeError):  # a model that insists on single precision somewhere
+        dtype, error = torch.float32, _error_in(torch.float32, model, pruned, prediction, inputs)
+    if error <= TOLERANCE[dtype]:
+        return error
+    raise VerifyError(
+        f"the pruned model differs from the muted original by {error:.3g} of the largest output",
+        "numeric check on the example inputs",
+        "this is a fault of the engine: report the model, and exclude layers until it passes",
+    )
+
+
+def _error_in(
+    dtype: torch.dtype,
+    model: nn.Module,
+    pruned: nn.Module,
+    prediction: Prediction,
+    inputs: ExampleInputs,
+) -> float:
+    def cast(t: Tensor) -> Tensor:
+        data = t.detach().cpu()
+        if data.is_floating_point():
+            data = data.to(dtype)
+        elif data.is_complex():
+            data = data.to(torch.complex128 if dtype is torch.float64 else torch.complex64)
+        return like(t, data.clone())
+
+    original, small = twin(model, cast).eval(), twin(pruned, cast).eval()
+    given = inputs.map(lambda t: t.detach().cpu().to(dtype) if t.is_floating_point() else t.detach().cpu())
+    muted = _Muted(prediction)
+    trace = prediction.analysis.trace
+    named = named_tensors(original)
+    with quiet_kernels(), torch.inference_mode():
+        for name, tensor in named.items():
+            muted.mute(tensor, trace.tensors[name])
+        with muted:
+            want = original(*given.args, **given.kwargs)
+        got = small(*given.args, **given.kwargs)
+    worst = 0.0
+    for a, b in zip(tree.tensors(want), tree.tensors(got), strict=True):
+        if a.shape != b.shape:
+            return math.inf
+        if a.numel() and (a.is_floating_point() or a.is_complex()):
+            scale = max(float(a.abs().max()), 1e-12)
+            worst = max(worst, float((a - b).abs().nan_to_num(0).max()) / scale)
+            if bool((a.isnan() != b.isnan()).any()):
+                return math.inf
+        elif a.numel() and not torch.equal(a, b):
+            return math.inf
+    return worst

@@ -1,0 +1,178 @@
+"""What was decided: frozen, checked at birth, printable, and the same after a trip through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pruning_core.errors import PlanError
+from pruning_core.spec import PruningSpec
+
+FORMAT = 1
+REPLAN = "re-plan this model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCut:
+    """One decision: which channels of a group stay, in every layer of it."""
+
+    group: str
+    layers: tuple[str, ...]  # layers whose output width this is
+    width: int  # channels before
+    keep: tuple[int, ...]  # sorted, unique, each in [0, width), not empty
+    positions: int = 1  # positions of the layer's axis that one channel stands for
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep, self.width, f"group {self.group!r}")
+
+    @property
+    def ratio(self) -> float:
+        return 1 - len(self.keep) / self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSlice:
+    """What the decisions mean for one axis of one tensor."""
+
+    tensor: str
+    axis: int
+    width: int
+    keep: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep, self.width, f"tensor {self.tensor!r} axis {self.axis}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeMend:
+    """A size that Python code holds, set to what the cut makes of it. Lists and tuples are written as JSON lists."""
+
+    module: str
+    attribute: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescale:
+    """A constant that the model computes from a size, put right by scaling a parameter's entries along one axis."""
+
+    tensor: str
+    axis: int
+    positions: tuple[int, ...]  # of the original tensor
+    factor: float
+    call: int  # the call whose constant it undoes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """Channels that were left alone, and why."""
+
+    group: str
+    layers: tuple[str, ...]
+    width: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruningPlan:
+    """Everything that `apply` needs. It refuses a model whose fingerprint differs."""
+
+    fingerprint: str
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]  # name and shape of every tensor of the original
+    inputs: Mapping[str, Any]  # example inputs, as `ExampleInputs.to_json` writes them
+    spec: PruningSpec
+    cuts: tuple[GroupCut, ...]
+    slices: tuple[TensorSlice, ...]
+    mends: tuple[AttributeMend, ...] = ()
+    rescales: tuple[Rescale, ...] = ()
+    choices: tuple[tuple[int, int, int], ...] = ()  # (call, ordinal, factor kept), see coupling.analysis
+    locked: tuple[Locked, ...] = ()
+    approximate: tuple[tuple[str, str], ...] = ()  # (group, the statistic that runs over the pruned axis)
+
+    def __post_init__(self) -> None:
+        shapes = dict(self.tensors)
+        for cut in self.slices:
+            shape = shapes.get(cut.tensor)
+            if shape is None or cut.axis >= len(shape) or shape[cut.axis] != cut.width:
+                raise PlanError(
+                    f"slice of axis {cut.axis} (width {cut.width}) fits no tensor of the plan", cut.tensor, REPLAN
+                )
+
+    @property
+    def channels_before(self) -> int:
+        return sum(cut.width * cut.positions for cut in self.cuts) + sum(lock.width for lock in self.locked)
+
+    @property
+    def channels_after(self) -> int:
+        return sum(len(cut.keep) * cut.positions for cut in self.cuts) + sum(lock.width for lock in self.locked)
+
+    def to_json(self) -> str:
+        data = dataclasses.asdict(self)
+        data["spec"] = self.spec.to_dict()
+        for part in (*data["cuts"], *data["slices"]):
+            part["keep"] = to_ranges(part["keep"])
+        for part in data["rescales"]:
+            part["positions"] = to_ranges(part["positions"])
+        return json.dumps({"format": FORMAT, **data}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> PruningPlan:
+        """Raises: PlanError when the text is no plan, or one of another format."""
+        try:
+            data = json.loads(text)
+            if data.pop("format") != FORMAT:
+                raise PlanError("the plan was written in another format", "plan.format", REPLAN)
+            return cls(
+                fingerprint=data["fingerprint"],
+                tensors=tuple((name, tuple(shape)) for name, shape in data["tensors"]),
+                inputs=data["inputs"],
+                spec=PruningSpec.from_dict(data["spec"]),
+                cuts=tuple(
+                    GroupCut(**c | {"keep": from_ranges(c["keep"]), "layers": tuple(c["layers"])}) for c in data["cuts"]
+                ),
+                slices=tuple(TensorSlice(**s | {"keep": from_ranges(s["keep"])}) for s in data["slices"]),
+                mends=tuple(AttributeMend(**m) for m in data["mends"]),
+                rescales=tuple(Rescale(**r | {"positions": from_ranges(r["positions"])}) for r in data["rescales"]),
+                choices=tuple((a, b, c) for a, b, c in data["choices"]),
+                locked=tuple(Locked(**k | {"layers": tuple(k["layers"])}) for k in data["locked"]),
+                approximate=tuple((a, b) for a, b in data["approximate"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise PlanError(f"this is no pruning plan: {type(exc).__name__}: {exc}", "plan JSON", REPLAN) from exc
+
+    def __str__(self) -> str:
+        from pruning_core.report import plan_table
+
+        return plan_table(self)
+
+
+def _check_keep(keep: tuple[int, ...], width: int, where: str) -> None:
+    if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= width:
+        raise PlanError(f"keep must be sorted, unique, not empty and inside [0, {width})", where, REPLAN)
+
+
+def to_ranges(numbers: tuple[int, ...] | list[int]) -> str:
+    """(0, 1, 2, 5) -> "0-2,5"."""
+    parts: list[str] = []
+    start = previous = None
+    for n in [*numbers, None]:
+        if start is not None and (n is None or n != previous + 1):  # type: ignore[operator]
+            parts.append(f"{start}" if start == previous else f"{start}-{previous}")
+            start = n
+        elif start is None:
+            start = n
+        previous = n
+    return ",".join(parts)
+
+
+def from_ranges(text: str) -> tuple[int, ...]:
+    """ "0-2,5" -> (0, 1, 2, 5)."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)

@@ -1,0 +1,225 @@
+"""From a model to a plan that is known to work: plan, try on a meta copy, retrace, compare; mend, or lock and plan again.
+
+Nothing here reads or copies weight values except the scores. What no attribute explains is locked, so the loop ends
+with a plan that verifies, at worst with the one that cuts nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruning_core import repair
+from pruning_core.coupling.analysis import Analysis, Decisions, analyse, resolve
+from pruning_core.coupling.groups import ChannelGroup, channel_groups
+from pruning_core.coupling.rules import has_rule
+from pruning_core.coupling.units import is_fixed
+from pruning_core.errors import ModelError, VerifyError
+from pruning_core.fingerprint import fingerprint, tensor_shapes
+from pruning_core.inputs import ExampleInputs
+from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
+from pruning_core.select import Scorer, filtered, select
+from pruning_core.spec import PruningSpec
+from pruning_core.surgery import cut_copy, standard_mends
+from pruning_core.trace import Trace, meta_twin, real_twin, record
+from pruning_core.twin import named_tensors
+from pruning_core.verify import Mismatch, Prediction, compare
+
+MAX_ROUNDS = 80
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """The caller's model, traced once."""
+
+    model: nn.Module
+    inputs: ExampleInputs
+    tensors: dict[str, Tensor]
+    trace: Trace
+
+    def retrace(self, pruned: nn.Module) -> Trace:
+        """Run a pruned throw-away copy the same way."""
+        return record(pruned, self.inputs, named_tensors(pruned), keep_whole=has_rule, real=self.trace.real)
+
+
+def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
+    """Trace the model: on the meta device, or for real where its forward needs values.
+
+    Raises: ModelError when the model cannot be run on the example inputs.
+    """
+    check_model(model)
+    tensors = named_tensors(model)
+    copy = meta_twin(model)
+    trace = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=False)
+    if trace.error is not None:
+        if any(t.device.type == "meta" for t in tensors.values()):
+            raise _cannot_run(trace)
+        copy = real_twin(model)
+        trace = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True)
+        if trace.error is not None:
+            raise _cannot_run(trace)
+    if not trace.outputs:
+        raise ModelError(
+            "the model returns no tensor", type(model).__name__, "return a tensor, or tuples, lists, dicts of them"
+        )
+    return Subject(model, inputs, tensors, trace)
+
+
+def check_model(model: nn.Module) -> None:
+    """Raises: ModelError for models that cannot be pruned as they are."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise ModelError("a lazy module is not initialised yet", name or type(module).__name__, "run the model once")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ModelError(f"the model is wrapped in {type(model).__name__}", "the model", "pass model.module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError("the model is a TorchScript module", "the model", "pass the nn.Module it was made from")
+    if isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
+        raise ModelError("the model is compiled", "the model", "pass model._orig_mod and compile the result again")
+
+
+def _cannot_run(trace: Trace) -> ModelError:
+    error = trace.error
+    text = f"{type(error).__name__}: {error}".splitlines()[0] if error else ""
+    return ModelError(
+        f"the model's forward fails on the example inputs: {text}",
+        f"module {trace.module!r}" if trace.module else "the model's forward",
+        "pass inputs that the model accepts, on the model's device",
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """One try: what was decided and what the pruned run said to it."""
+
+    analysis: Analysis
+    groups: list[ChannelGroup]
+    kept: dict[str, tuple[int, ...]]
+    left: dict[str, str]
+    prediction: Prediction
+    slices: list[TensorSlice]
+    mends: list[AttributeMend] = field(default_factory=list)
+    rescales: list[Rescale] = field(default_factory=list)
+    mismatch: Mismatch | None = None
+    retraced: Trace = field(default_factory=Trace)
+
+    @property
+    def progress(self) -> int:
+        return len(self.analysis.trace.ops) + 1 if self.mismatch is None else self.mismatch.op
+
+
+def make_draft(subject: Subject, analysis: Analysis, scorer: Scorer, spec: PruningSpec) -> Draft:
+    groups = channel_groups(analysis)
+    prunable, left = filtered(groups, spec)
+    kept = select(prunable, scorer, spec)
+    return draft_of(analysis, groups, kept, left)
+
+
+def draft_of(
+    analysis: Analysis, groups: list[ChannelGroup], kept: dict[str, tuple[int, ...]], left: dict[str, str]
+) -> Draft:
+    gone = [np.delete(g.labels, kept[g.name]) for g in groups if g.name in kept]
+    removed = np.concatenate(gone) if gone else np.empty(0, dtype=np.int64)
+    prediction = Prediction(analysis, removed)
+    return Draft(analysis, groups, kept, left, prediction, slices_of(prediction))
+
+
+def slices_of(prediction: Prediction) -> list[TensorSlice]:
+    found: list[TensorSlice] = []
+    for name, value in prediction.analysis.trace.tensors.items():
+        for axis, ids in enumerate(prediction.analysis.axes[value.index]):
+            if not is_fixed(ids) and len(prediction.axis(ids)) < len(ids):
+                found.append(TensorSlice(tensor=name, axis=axis, width=len(ids), keep=prediction.kept(ids)))
+    return found
+
+
+def try_draft(subject: Subject, draft: Draft) -> None:
+    """Build the pruned copy, set the sizes that follow from the cut, retrace, compare; mend as long as that helps."""
+    bare = throwaway(subject, draft.slices, [], [])
+    draft.mends = standard_mends(subject.model, bare) + repair.conv_mends(subject.model, draft.prediction)
+    attempt(subject, draft)
+    repair.mend(subject.model, draft, lambda: attempt(subject, draft))
+
+
+def attempt(subject: Subject, draft: Draft) -> None:
+    pruned = throwaway(subject, draft.slices, draft.mends, draft.rescales)
+    undone = frozenset(rescale.call for rescale in draft.rescales)
+    draft.retraced = subject.retrace(pruned)
+    draft.mismatch = compare(draft.prediction, draft.retraced, undone)
+
+
+def throwaway(
+    subject: Subject, slices: list[TensorSlice], mends: list[AttributeMend], rescales: list[Rescale]
+) -> nn.Module:
+    return cut_copy(subject.model, slices, mends, rescales, device=None if subject.trace.real else "meta")
+
+
+def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
+    """Plan, try, and lock what does not work until what is left verifies.
+
+    Raises: ModelError when the weights cannot be scored; VerifyError when not even an uncut copy traces like the model.
+    """
+    decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis)
+    scorer = Scorer(subject.tensors, spec.criterion)
+    for _ in range(MAX_ROUNDS):
+        draft = make_draft(subject, resolve(subject.trace, decisions), scorer, spec)
+        try_draft(subject, draft)
+        if draft.mismatch is None:
+            return to_plan(subject, draft, spec), draft
+        if not draft.slices:
+            raise VerifyError(
+                f"the model does not repeat itself: {draft.mismatch.detail}",
+                f"module {draft.mismatch.module!r}",
+                "make its forward deterministic for the example inputs (seeds, no state kept between calls)",
+            )
+        decisions = repair.retreat(draft, decisions)
+    draft = make_draft(subject, resolve(subject.trace, repair.lock_everything(subject.trace, decisions)), scorer, spec)
+    try_draft(subject, draft)
+    if draft.mismatch is not None:
+        raise VerifyError(draft.mismatch.detail, f"module {draft.mismatch.module!r}", "report this model")
+    return to_plan(subject, draft, spec), draft
+
+
+def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
+    cut = [g for g in draft.groups if len(draft.kept.get(g.name, ())) < g.channels and g.name in draft.kept]
+    untouched = {g.name: "the ratio, the rounding or the floor keeps them all" for g in draft.groups if g.name in draft.kept}
+    reasons = {**untouched, **draft.left}
+    return PruningPlan(
+        fingerprint=fingerprint(subject.trace),
+        tensors=tensor_shapes(subject.trace),
+        inputs=subject.inputs.to_json(),
+        spec=spec,
+        cuts=tuple(
+            GroupCut(
+                group=g.name, layers=g.layers, width=g.channels, keep=draft.kept[g.name], positions=g.positions
+            )
+            for g in cut
+        ),
+        slices=tuple(draft.slices),
+        mends=tuple(draft.mends),
+        rescales=tuple(draft.rescales),
+        choices=tuple((op, k, choice.taken) for (op, k), choice in draft.analysis.choices.items()),
+        locked=tuple(
+            Locked(group=g.name, layers=g.layers, width=g.channels * g.positions, reason=reasons[g.name])
+            for g in draft.groups
+            if g not in cut and g.layers
+        ),
+        approximate=tuple((g.name, g.approximate) for g in cut if g.approximate),
+    )
+
+
+def redraft(subject: Subject, plan: PruningPlan) -> Draft:
+    """The draft that a stored plan stands for, on this model: same choices, removed ids read off the slices."""
+    decisions = Decisions(choices={(op, k): taken for op, k, taken in plan.choices})
+    analysis = analyse(subject.trace, decisions)
+    gone: list[np.ndarray] = []
+    for cut in plan.slices:
+        ids = analysis.tensor_axes(cut.tensor)[cut.axis]
+        gone.append(analysis.labels[np.delete(ids, cut.keep)])
+    removed = np.unique(np.concatenate(gone)) if gone else np.empty(0, dtype=np.int64)
+    prediction = Prediction(analysis, removed[removed != analysis.labels[0]])
+    draft = Draft(analysis, [], {}, {}, prediction, slices_of(prediction), list(plan.mends), list(plan.rescales))
+    return draft

@@ -1,0 +1,180 @@
+"""What people look at: tables of layers, of a plan, and of what a pruning brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from pruning_core.coupling.groups import ChannelGroup, layer_of
+from pruning_core.cost import Cost, op_macs
+from pruning_core.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pruning_core.plan import PruningPlan
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """A layer that produces channels. `prunable` counts its output channels that may go."""
+
+    name: str
+    type: str
+    width: int
+    group: str
+    prunable: int
+    reason: str  # why the rest is left alone
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """Every layer with its width, the group it is cut with, and what it costs."""
+
+    layers: tuple[LayerRow, ...]
+    cost: Cost
+
+    @property
+    def params(self) -> int:
+        return self.cost.params
+
+    @property
+    def macs(self) -> int:
+        return self.cost.macs
+
+    def to_pandas(self) -> pd.DataFrame:
+        import dataclasses
+
+        import pandas as pd
+
+        columns = [f.name for f in dataclasses.fields(LayerRow)]
+        return pd.DataFrame([[getattr(row, c) for c in columns] for row in self.layers], columns=columns)
+
+    def __str__(self) -> str:
+        head = ("layer", "type", "width", "prunable", "group or reason", "params", "MACs")
+        rows = [
+            (r.name, r.type, str(r.width), str(r.prunable), _answer(r), f"{r.params:,}", f"{r.macs:,}")
+            for r in self.layers
+        ]
+        total = f"{self.params:,} parameters, {self.macs:,} MACs at the example inputs"
+        return f"{table(head, rows)}\n{total}"
+
+
+def _answer(row: LayerRow) -> str:
+    if row.prunable == row.width:
+        return row.group
+    return row.reason if not row.prunable else f"{row.group}; rest: {row.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """Before and after, and how the check went."""
+
+    before: Cost
+    after: Cost
+    channels_before: int
+    channels_after: int
+    mask_error: float | None  # None: only the structure was checked
+    seconds: float
+
+    @property
+    def params_before(self) -> int:
+        return self.before.params
+
+    @property
+    def params_after(self) -> int:
+        return self.after.params
+
+    @property
+    def macs_before(self) -> int:
+        return self.before.macs
+
+    @property
+    def macs_after(self) -> int:
+        return self.after.macs
+
+    def __str__(self) -> str:
+        names = (("params", "params"), ("MACs", "macs"), ("size (bytes)", "size_bytes"))
+        rows = [_row(label, getattr(self.before, key), getattr(self.after, key)) for label, key in names]
+        rows.insert(0, _row("channels", self.channels_before, self.channels_after))
+        rows.append(_row("peak activations (bytes)", self.before.peak_activation_bytes, self.after.peak_activation_bytes))
+        checked = "structure" if self.mask_error is None else f"structure and numbers (error {self.mask_error:.1e})"
+        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s"
+
+
+def _row(label: str, before: int, after: int) -> tuple[str, str, str, str]:
+    return label, f"{before:,}", f"{after:,}", f"{before / after:.2f}x" if after else "-"
+
+
+def layer_rows(model: nn.Module, trace: Trace, groups: Sequence[ChannelGroup]) -> tuple[LayerRow, ...]:
+    """One row per layer that produces channels, in order of use."""
+    types = {name: type(module).__name__ for name, module in model.named_modules()}
+    params = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in model.named_modules()}
+    macs: dict[str, int] = {}
+    uses: dict[str, None] = {}
+    names = {value.index: name for name, value in trace.tensors.items()}
+    for op in trace.ops:
+        own = [layer_of(names[v.index]) for v in op.inputs() if v.index in names]
+        for layer in own[:1]:
+            macs[layer] = macs.get(layer, 0) + op_macs(op)
+        for layer in own:
+            uses.setdefault(layer)
+    widths: dict[str, int] = {}
+    open_: dict[str, list[tuple[str, int]]] = {}
+    closed: dict[str, list[str]] = {}
+    for group in groups:
+        for member in group.members:
+            if not member.produces:
+                continue
+            layer = layer_of(member.tensor)
+            widths[layer] = len(member.channel_of)
+            inside = int((member.channel_of >= 0).sum())
+            if group.reason:
+                closed.setdefault(layer, []).append(f"locked: {group.reason}")
+            else:
+                open_.setdefault(layer, []).append((group.name, inside))
+    rows: list[LayerRow] = []
+    for layer in uses:
+        if layer in widths:
+            mine = {name: n for name, n in open_.get(layer, ())}
+            rows.append(
+                LayerRow(
+                    name=layer,
+                    type=types.get(layer, "parameter"),
+                    width=widths[layer],
+                    group=", ".join(mine),
+                    prunable=min(sum(mine.values()), widths[layer]),
+                    reason="; ".join(dict.fromkeys(closed.get(layer, ()))),
+                    params=params.get(layer, 0) or prod(next(v.shape for n, v in trace.tensors.items() if layer_of(n) == layer)),
+                    macs=macs.get(layer, 0),
+                )
+            )
+    return tuple(rows)
+
+
+def plan_table(plan: PruningPlan) -> str:
+    rows = [
+        (", ".join(c.layers) or c.group, f"{c.width * c.positions}", f"{len(c.keep) * c.positions}", f"{c.ratio:.0%}", "")
+        for c in plan.cuts
+    ]
+    rows += [(", ".join(k.layers), str(k.width), str(k.width), "0%", k.reason) for k in plan.locked]
+    notes = [f"approximate: {group}: {why}" for group, why in plan.approximate]
+    notes += [f"set {m.module}.{m.attribute}: {m.old} -> {m.new}" for m in plan.mends if m.attribute not in _OBVIOUS]
+    return "\n".join([table(("layers", "before", "after", "removed", "why it was left alone"), rows), *notes])
+
+
+_OBVIOUS = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "normalized_shape", "groups"}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], widest: int = 60) -> str:
+    """Plain text columns; long cells are cut with an ellipsis."""
+    cells = [[c if len(c) <= widest else c[: widest - 1] + "…" for c in row] for row in (head, *rows)]
+    sizes = [max(len(row[k]) for row in cells) for k in range(len(head))]
+    lines = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * n for n in sizes), *lines[1:]])

@@ -1,0 +1,98 @@
+"""Scores -> comparable scores -> which channels stay. Reads the weights, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
+from pruning_core.coupling.groups import ChannelGroup, Member, layer_of
+from pruning_core.criteria import CRITERIA, ChannelView
+from pruning_core.errors import ModelError, SpecError, nearest
+from pruning_core.normalizers import Scores
+from pruning_core.policies import combine, fold_positions
+from pruning_core.spec import PruningSpec
+
+MAX_SCORED_ELEMENTS = 1 << 22  # of one block of rows that is scored at a time, to bound memory
+
+
+class Scorer:
+    """Scores of the positions of one axis of one tensor, each computed once however often a plan is tried."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], criterion: str) -> None:
+        self.tensors = tensors
+        self.criterion = CRITERIA[criterion]
+        self._known: dict[tuple[str, int], Scores] = {}
+
+    def positions(self, member: Member) -> Scores:
+        """[n] scores of an axis. Raises: ModelError for NaN or infinite weights."""
+        key = (member.tensor, member.axis)
+        if key not in self._known:
+            tensor = self.tensors[member.tensor].detach()
+            if tensor.device.type == "meta":
+                return np.ones(tensor.shape[member.axis])
+            if tensor.is_complex():
+                tensor = torch.view_as_real(tensor)
+            view_CR = tensor.movedim(member.axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
+            with torch.no_grad():
+                scores = self.criterion(ChannelView(member.tensor, view_CR)).double().cpu().numpy()
+            if not np.isfinite(scores).all():
+                raise ModelError(
+                    "the weights hold NaN or infinite values",
+                    f"parameter {member.tensor!r}",
+                    "load a checkpoint whose training did not diverge",
+                )
+            self._known[key] = scores
+        return self._known[key]
+
+
+def scored(group: ChannelGroup, scorer: Scorer, spec: PruningSpec) -> ScoredGroup:
+    """One score per channel: each producing member's scores, folded, normalised and combined."""
+    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or list(group.members)
+    rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
+    return ScoredGroup(group.name, group.layers, combine(rows, spec.normalizer, spec.policy), group.positions)
+
+
+def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """The groups that may be cut, and why each other one is left alone.
+
+    Raises: SpecError when a glob or a layer name of the spec matches nothing.
+    """
+    names = {layer_of(m.tensor) for g in groups for m in g.members} | {g.name for g in groups}
+    for option, patterns in (("exclude", spec.exclude), ("include", spec.include), ("ratios", tuple(spec.ratios))):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise SpecError(f"{option}: {pattern!r} matches no layer", option, nearest(pattern, names))
+    prunable: list[ChannelGroup] = []
+    left: dict[str, str] = {}
+    for group in groups:
+        mine = (group.name, *group.layers)
+        excluded = next((p for p in spec.exclude if any(fnmatchcase(n, p) for n in mine)), None)
+        if group.reason:
+            left[group.name] = f"locked: {group.reason}"
+        elif excluded is not None:
+            left[group.name] = f'excluded by "{excluded}"'
+        elif spec.include and not any(fnmatchcase(n, p) for n in mine for p in spec.include):
+            left[group.name] = "not among the included layers"
+        else:
+            prunable.append(group)
+    return prunable, left
+
+
+def select(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec) -> dict[str, tuple[int, ...]]:
+    """Kept channels by group name, sorted. Ties keep the lower channel."""
+    if not groups:
+        return {}
+    ready = [scored(group, scorer, spec) for group in groups]
+    budget = Budget(spec.ratio, spec.ratios, spec.min_channels, spec.round_to, spec.round_mode, spec.slamp_p)
+    kept = ALLOCATORS[spec.allocator](ready, budget)
+    found: dict[str, tuple[int, ...]] = {}
+    for group in ready:
+        count = round_kept(kept[group.name], group, budget)
+        order = np.lexsort((np.arange(group.channels), -group.scores))
+        found[group.name] = tuple(sorted(int(i) for i in order[:count]))
+    return found

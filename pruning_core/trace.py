@@ -1,0 +1,226 @@
+"""The only tracer: one run of the model gives a flat list of ATen calls, with no real memory where that is possible.
+
+The run is in inference mode, so that composite operators (linear, scaled_dot_product_attention, reshape) are seen whole
+where a rule knows them, and are taken apart where none does. The model itself is never run: a twin of it is, whose
+parameters lie on the meta device. A model that needs values (`.item()`, boolean masks) is run for real instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pruning_core import tree
+from pruning_core.inputs import ExampleInputs
+from pruning_core.twin import like, twin
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the run, by number: the same tensor object is the same value."""
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Op:
+    """One ATen call. Tensors in `args`, `kwargs` and `result` are replaced by Values."""
+
+    index: int
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    module: str  # path of the innermost module whose forward issued the call
+    key: str  # of the graph node, where the model is an exported graph
+
+    @property
+    def name(self) -> str:
+        """The operator without its overload, e.g. `aten.conv2d`."""
+        return str(self.func.overloadpacket)
+
+    def outputs(self) -> list[Value]:
+        return list(_values(self.result))
+
+    def inputs(self) -> list[Value]:
+        return [*_values(self.args), *_values(tuple(self.kwargs.values()))]
+
+
+def _values(nest: Any) -> Iterator[Value]:
+    if isinstance(nest, Value):
+        yield nest
+    elif isinstance(nest, list | tuple):
+        for item in nest:
+            yield from _values(item)
+
+
+@dataclass(slots=True, eq=False)
+class Trace:
+    """The run: calls in order, and which values were the tensors of the module, its inputs and its outputs."""
+
+    ops: list[Op] = field(default_factory=list)
+    tensors: dict[str, Value] = field(default_factory=dict)
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    real: bool = False
+    error: Exception | None = None
+    module: str = ""  # where the run stopped, when it did
+    key: str = ""
+
+
+_SKIPPED = {"aten.detach", "aten.alias", "prim.device", "aten.lift_fresh", "aten._assert_async", "aten.lift"}
+
+
+def is_skipped(name: str) -> bool:
+    """Calls that compute nothing and must not count when two runs are compared."""
+    return name in _SKIPPED
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, keep_whole: Callable[[str], bool]) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.keep_whole = keep_whole
+        self.known: dict[int, tuple[weakref.ref[Tensor], Value]] = {}
+        self.count = 0
+        self.stack: list[str] = [""]
+        self.key = ""
+
+    def value(self, tensor: Tensor) -> Value:
+        entry = self.known.get(id(tensor))
+        if entry is not None and entry[0]() is tensor:
+            return entry[1]
+        value = Value(self.count, tuple(tensor.shape), tensor.dtype)
+        self.count += 1
+        self.known[id(tensor)] = (weakref.ref(tensor), value)
+        return value
+
+    def encode(self, nest: Any) -> Any:
+        if isinstance(nest, Tensor):
+            return self.value(nest)
+        if isinstance(nest, list | tuple):
+            return tuple([self.encode(item) for item in nest])
+        return nest
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket)
+        if not self.keep_whole(name) and func._can_decompose():
+            with self:
+                taken_apart = func.decompose(*args, **kwargs)
+            if taken_apart is not NotImplemented:
+                return taken_apart
+        result = func(*args, **kwargs)
+        if is_skipped(name):
+            if isinstance(result, Tensor) and args and isinstance(args[0], Tensor):
+                self.known[id(result)] = (weakref.ref(result), self.value(args[0]))
+            return result
+        if not isinstance(result, Tensor | list | tuple):
+            return result
+        in_args, in_kwargs = self.encode(args), {k: self.encode(v) for k, v in kwargs.items()}
+        self.trace.ops.append(
+            Op(len(self.trace.ops), func, in_args, in_kwargs, self.encode(result), self.stack[-1], self.key)
+        )
+        return result
+
+
+@contextlib.contextmanager
+def _module_paths(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Know which module is running, through the process-wide hooks, so that no hook touches any module."""
+    paths = {id(module): name for name, module in model.named_modules()}
+    thread = threading.get_ident()
+
+    def enter(module: nn.Module, _args: Any) -> None:
+        if threading.get_ident() == thread and id(module) in paths:
+            recorder.stack.append(paths[id(module)])
+
+    def leave(module: nn.Module, _args: Any, _out: Any) -> None:
+        if threading.get_ident() == thread and id(module) in paths:
+            recorder.stack.pop()
+
+    hooks = [nn_module.register_module_forward_pre_hook(enter), nn_module.register_module_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextlib.contextmanager
+def quiet_kernels() -> Iterator[None]:
+    """Fused kernels hide what a model computes: off while tracing."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    mkldnn = torch.backends.mkldnn.enabled
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        torch.backends.mkldnn.enabled = mkldnn  # type: ignore[assignment]
+
+
+def meta_twin(model: nn.Module) -> nn.Module:
+    """The model with every tensor on the meta device: no weights are read or copied."""
+    return twin(model, lambda t: like(t, t.detach().to("meta")))
+
+
+def real_twin(model: nn.Module) -> nn.Module:
+    """A runnable throw-away copy that shares the parameters' memory; buffers are copied, for a forward may write them."""
+    return twin(model, lambda t: like(t, t.detach() if isinstance(t, nn.Parameter) else t.detach().clone()))
+
+
+def record(
+    throwaway: nn.Module,
+    inputs: ExampleInputs,
+    names: dict[str, Tensor],
+    *,
+    keep_whole: Callable[[str], bool],
+    real: bool,
+) -> Trace:
+    """Run a throw-away module once and write down every call. `names` are its own tensors by name.
+
+    A run that raises ends the trace early: `error` holds the exception and `module` the place.
+    """
+    throwaway.eval()
+    recorder = _Recorder(keep_whole)
+    trace = recorder.trace
+    trace.real = real
+    given = inputs if real else inputs.map(lambda t: t.detach().to("meta"))
+    trace.tensors = {name: recorder.value(tensor) for name, tensor in names.items()}
+    trace.inputs = [recorder.value(t) for t in tree.tensors((given.args, given.kwargs))]
+    device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
+    outputs: Any = None
+    try:
+        with quiet_kernels(), torch.inference_mode(), _module_paths(throwaway, recorder), device, recorder:
+            outputs = _call(throwaway, given, recorder)
+    except Exception as exc:
+        trace.error = exc.with_traceback(None)
+        trace.module, trace.key = recorder.stack[-1], recorder.key
+    trace.outputs = [recorder.value(t) for t in tree.tensors(outputs)]
+    return trace
+
+
+def _call(module: nn.Module, inputs: ExampleInputs, recorder: _Recorder) -> Any:
+    if isinstance(module, torch.fx.GraphModule) and not inputs.kwargs:
+        from pruning_core.graphmodule import run_nodes
+
+        def at(node: str) -> None:
+            recorder.key = node
+
+        return run_nodes(module, inputs, at)
+    return module(*inputs.args, **inputs.kwargs)

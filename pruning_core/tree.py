@@ -1,0 +1,43 @@
+"""Nested arguments and outputs: find the tensors in them, or replace them, whatever holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    """Every tensor in nested lists, tuples, mappings and dataclasses, in order. Other objects are opaque."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from tensors(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors(getattr(value, field.name, None))
+
+
+def map_tensors(fn: Callable[[Tensor], Any], value: Any) -> Any:
+    """The same nest with each tensor replaced; containers other than list, tuple and dict are kept as they are."""
+    if isinstance(value, Tensor):
+        return fn(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(fn, item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(fn, item) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(fn, item) for item in value)
+    return value
+
+
+def is_prunable_dtype(dtype: torch.dtype) -> bool:
+    """Channels live in floating (or complex) tensors; integers are positions and counts."""
+    return dtype.is_floating_point or dtype.is_complex

@@ -1,0 +1,67 @@
+"""A structural copy of a module in which chosen tensors are replaced; the caller's module is only read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, buffers and plain tensor attributes by qualified name, each tensor once (tied ones: the first name)."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for name, tensor in _own_tensors(module):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[f"{prefix}.{name}" if prefix else name] = tensor
+    return found
+
+
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for store in (module._parameters, module._buffers, module.__dict__):
+        for name, value in store.items():
+            if isinstance(value, Tensor):
+                yield name, value
+
+
+def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Copy the module tree, with `replace(t)` for every tensor it holds, tied tensors staying tied.
+
+    All references are replaced alike: registered ones, plain attributes, and those in lists, tuples and dicts (such as
+    the flat weights of an LSTM). Python state is deep-copied; tensors are not, unless `replace` copies them.
+    """
+    memo: dict[int, Any] = {}
+
+    def visit(value: object, depth: int) -> None:
+        if isinstance(value, Tensor):
+            if id(value) not in memo:
+                memo[id(value)] = replace(value)
+        elif depth and isinstance(value, list | tuple):
+            for item in value:
+                visit(item, depth - 1)
+        elif depth and isinstance(value, dict):
+            for item in list(value.values()):
+                visit(item, depth - 1)
+
+    for module in model.modules():
+        visit(module._parameters, 1)
+        visit(module._buffers, 1)
+        for key, value in module.__dict__.items():
+            if key not in {"_parameters", "_buffers", "_modules"}:
+                visit(value, 3)
+    return copy.deepcopy(model, memo)
+
+
+def like(original: Tensor, data: Tensor) -> Tensor:
+    """`data` as the same kind of tensor as `original`: a parameter stays a parameter, with its flags."""
+    if isinstance(original, nn.Parameter):
+        made: Tensor = nn.Parameter(data, requires_grad=original.requires_grad)
+        if type(original) is not nn.Parameter:
+            made.__class__ = type(original)
+        made.__dict__.update({k: v for k, v in original.__dict__.items() if k not in {"grad"}})
+        return made
+    return data
