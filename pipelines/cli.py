@@ -1,0 +1,262 @@
+"""The command line. Exit status: 0 done, 1 something broke, 2 the request is wrong, 130 Ctrl-C."""
+
+# Heavy imports stand inside the functions: `secateur --help` must not wait for torch.
+import contextlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from rich.console import Console
+
+from pipelines import environment
+from pipelines.errors import SecateurError
+
+if TYPE_CHECKING:
+    from pipelines.config import CompressConfig
+    from pipelines.progress import Display
+    from pipelines.steps.compare import Comparison
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Smaller, faster versions of a model in your MLflow registry, registered beside it.",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Again = Annotated[bool, typer.Option("--again", help="Compress even if a finished run has done exactly this.")]
+
+
+def main() -> None:
+    """The entry point: every failure that we know becomes one readable message."""
+    environment.prepare()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # other people's deprecations are no business of the user
+    logging.getLogger().addHandler(logging.NullHandler())  # or a library installs one that prints everything
+    try:
+        status = app(standalone_mode=False) or 0
+    except SecateurError as exc:
+        status = _complain(str(exc), exc.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        status = _complain("stopped; what was running is marked as killed", 130)
+    except Exception as exc:
+        status = _foreign(exc)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secateur {importlib.metadata.version('secateur')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it and stop.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def compress(
+    config: Annotated[Path, typer.Argument(help="The recipe: a YAML file, see pipelines/recipes/digits.yaml.")],
+    again: Again = False,
+) -> int:
+    """Compress a registered model as CONFIG says and register what passes."""
+    with out.status("checking the configuration") if out.is_terminal else contextlib.nullcontext():
+        from pipelines.config import load_config
+
+        request = load_config(config)
+    with Prefect() as prefect:
+        prefect.start()  # meanwhile, the request is checked
+        comparison = _run_flow(request, again, prefect)
+    _show(comparison)
+    return 1 if comparison.failures else 0
+
+
+@app.command()
+def demo(again: Again = False) -> int:
+    """Train a small digits model, register it, compress it three ways, and compare."""
+    from pipelines.demo import champion, demo_config
+    from pipelines.progress import shown_on
+
+    request = demo_config()
+    is_first = not (environment.data_folder() / "mlflow.db").exists()
+    with Prefect() as prefect:
+        if is_first or again:
+            prefect.start()  # meanwhile, the model is trained
+        with _display() as display, shown_on(display):
+            model = champion(request)
+        made = "trained and registered" if model.is_new else "found, trained earlier:"
+        out.print(f"{made} {model.source.uri}, alias champion")
+        comparison = _run_flow(request, again, prefect)
+    _show(comparison)
+    out.print(
+        f"\nmodel page:  #/models/{model.source.name} in the MLflow UI\n"
+        "open the MLflow UI and the Prefect UI on all of this:\n\n"
+        "    make ui        (or: secateur ui)\n"
+    )
+    return 1 if comparison.failures else 0
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="models:/name@alias or models:/name/3")],
+    trust: Annotated[list[str] | None, typer.Option(help="An import path whose code may build the model.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="Default: MLFLOW_TRACKING_URI, or the local store.")] = None,
+) -> None:
+    """Show the layers of a registered model: which can be pruned, which cannot, and why."""
+    import tempfile
+
+    import torch
+
+    import pruning_core as pc
+    from pipelines import registry
+    from pipelines.architecture import load_module
+
+    store = registry.open_store(tracking_uri or environment.default_tracking_uri())
+    source = registry.resolve(store, model)
+    with tempfile.TemporaryDirectory() as folder:
+        trusted = ("pipelines.models", *(trust or ()))
+        module = load_module(registry.fetch_model(store, source, Path(folder), trust=trusted))
+        example = torch.zeros(2, *registry.input_shape(store, source))
+        out.print(f"{source.uri}")
+        out.print(str(pc.inspect(module, example)), markup=False)
+
+
+@app.command()
+def ui(
+    mlflow_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = 4200,
+) -> None:
+    """Serve the MLflow UI and the Prefect UI of the local store, on this machine only, until Ctrl-C."""
+    import time
+
+    from pipelines.servers import announced, free_port, mlflow_server, prefect_server
+
+    with (
+        mlflow_server(environment.default_tracking_uri(), free_port(mlflow_port)) as mlflow,
+        prefect_server(free_port(prefect_port)) as prefect,
+    ):
+        out.print("starting both servers, about half a minute ...")
+        mlflow.ready()
+        prefect.ready()
+        out.print(f"MLflow UI   {mlflow.url}/#/models\nPrefect UI  {prefect.url}/runs\nCtrl-C stops both")
+        with announced(prefect), contextlib.suppress(KeyboardInterrupt):
+            while mlflow.process.poll() is None and prefect.process.poll() is None:
+                time.sleep(0.5)
+
+
+def _run_flow(request: "CompressConfig", again: bool, prefect: "Prefect") -> "Comparison":
+    """Check first, then run the flow."""
+    earlier = _check(request)
+    if earlier is not None and not again:
+        out.print(f"this was done before, in run {earlier.run_id}; --again does it once more")
+        return earlier
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from pipelines.flows.compress import compress as flow
+    from pipelines.progress import shown_on
+
+    url = prefect.address()
+    settings = {PREFECT_API_URL: url} if url else {}
+    with _display() as display, shown_on(display), temporary_settings(settings):
+        try:
+            return flow(request, again=again)
+        finally:
+            _flush_prefect()
+
+
+def _flush_prefect() -> None:
+    """Prefect sends logs and events in the background; a server of ours must not stop before they have arrived."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
+    EventsWorker.drain_all(timeout=10)
+
+
+def _check(request: "CompressConfig") -> "Comparison | None":
+    """What the flow will refuse is refused before the wait for its server; also finds work that is done already."""
+    from pipelines.flows import stages
+
+    folder = environment.work_folder() / f"check-{os.getpid()}"
+    try:
+        return stages.earlier_result(stages.prepare(request, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Prefect(contextlib.ExitStack):
+    """The Prefect server that a flow reports to: the user's own, the one that `secateur ui` runs, or one of ours.
+
+    Ours lasts as long as the `with` and writes to a file, so that the run can be seen later.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._address: Callable[[], str | None] | None = None
+
+    def start(self) -> None:
+        """Begin to start a server if one is needed, without waiting for it."""
+        from pipelines.servers import announced_prefect, prefect_server
+
+        if self._address is not None:
+            return
+        if environment.has_own_prefect_server():
+            self._address = lambda: None  # Prefect itself knows where
+        elif (url := announced_prefect()) is not None:
+            self._address = lambda: f"{url}/api"
+        else:
+            server = self.enter_context(prefect_server())
+            self._address = lambda: f"{server.ready()}/api"
+
+    def address(self) -> str | None:
+        """Of the API, once it answers."""
+        self.start()
+        assert self._address is not None
+        return self._address()
+
+
+def _display() -> "contextlib.AbstractContextManager[Display]":
+    from pipelines.display import Bars, Lines
+
+    return Bars(err) if err.is_terminal else Lines(err)
+
+
+def _show(comparison: "Comparison") -> None:
+    from pipelines.report import to_rich
+
+    wide = out if out.is_terminal else Console(width=200, highlight=False)  # a log has no width
+    wide.print(to_rich(comparison))
+    passed = [row for row in comparison.rows[1:] if row.passed]
+    if comparison.challenger is None:
+        out.print("no candidate passed the gate; nothing was registered")
+    else:
+        out.print(f"{len(passed)} registered; best: {comparison.challenger}")
+
+
+def _complain(message: str, status: int) -> int:
+    err.print(f"error: {message}", style="red" if err.is_terminal else "", markup=False, soft_wrap=True)
+    return status
+
+
+def _foreign(exc: Exception) -> int:
+    """The engine's errors and Typer's own are readable; anything else is a bug, and its traceback helps."""
+    if isinstance(exc, click.ClickException):
+        exc.show()
+        return exc.exit_code
+    if hasattr(exc, "what") and hasattr(exc, "fix"):
+        return _complain(str(exc), 2)
+    err.print_exception()
+    return _complain(f"this is a bug in secateur: {exc!r}", 1)

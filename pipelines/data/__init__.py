@@ -1,0 +1,15 @@
+"""Data sets by name. To add one: a function from the `data` section to a `LabelledData`, and a line here."""
+
+from pipelines.data.dataset import Data, DataRequest, LabelledData, Split, split_labelled
+from pipelines.data.digits import digits
+from pipelines.data.npz import npz
+
+DATASETS = {"digits": digits, "npz": npz}
+
+
+def load_data(request: DataRequest) -> Data:
+    """The data set that `request.name` names, split the same way every time. Raises DataError."""
+    return split_labelled(DATASETS[request.name](request), request)
+
+
+__all__ = ["DATASETS", "Data", "DataRequest", "LabelledData", "Split", "load_data", "split_labelled"]

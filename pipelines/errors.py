@@ -1,0 +1,44 @@
+"""What can go wrong in the service: what happened, where, and what to do about it.
+
+SecateurError
+|- ConfigError      the request makes no sense; raised before anything is touched
+|- DataError        the data set cannot be used for this
+|- SourceError      the registered model cannot be found, or must not or cannot be loaded
+|- CandidateError   a compressed model did not survive its own checks
+`- RegistryError    MLflow or its storage failed; `retryable` says whether trying again can help
+"""
+
+from typing import ClassVar
+
+
+class SecateurError(Exception):
+    exit_status: ClassVar[int] = 2  # the user can mend it
+
+    def __init__(self, what: str, where: str, fix: str) -> None:
+        super().__init__(what, where, fix)  # all in .args, so it survives pickling between workers
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  where: {self.where}\n  fix:   {self.fix}"
+
+
+class ConfigError(SecateurError): ...
+
+
+class DataError(SecateurError): ...
+
+
+class SourceError(SecateurError): ...
+
+
+class CandidateError(SecateurError):
+    exit_status = 1
+
+
+class RegistryError(SecateurError):
+    exit_status = 1
+
+    def __init__(self, what: str, where: str, fix: str, retryable: bool = False) -> None:
+        super().__init__(what, where, fix)
+        self.args = (what, where, fix, retryable)
+        self.retryable = retryable

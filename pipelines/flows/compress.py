@@ -1,0 +1,166 @@
+"""The compress flow: one registered model in, its smaller versions registered beside it."""
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+from uuid import uuid4
+
+from prefect import Task, flow, get_run_logger, runtime, task, unmapped
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from pipelines import lineage, registry, report
+from pipelines.config import Candidate, CompressConfig
+from pipelines.environment import work_folder
+from pipelines.flows import stages
+from pipelines.flows.stages import Job
+from pipelines.progress import display
+from pipelines.records import CompressedModel, Latency
+from pipelines.registry import Runs, Store
+from pipelines.steps.compare import Comparison, Failure, Row, compare
+from pipelines.steps.finetune import Epoch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# training uses the cores that it was given anyway, and torch has one random state per process
+ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
+STOP = threading.Event()  # set on Ctrl-C: training in a worker thread looks at it after every batch
+
+
+def is_retryable(_task: object, _run: object, state: Any) -> bool:
+    """Only failures of the infrastructure are worth another try, and only those that can pass by themselves."""
+    return bool(getattr(state.result(raise_on_failure=False), "retryable", False))
+
+
+def step(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A task that is tried again when that can help. Nothing is cached: results are references to this run's files."""
+    return task(
+        task_run_name=run_name,
+        retries=3,
+        retry_delay_seconds=[1, 4, 16],
+        retry_condition_fn=is_retryable,
+        cache_policy=NO_CACHE,
+    )
+
+
+@step("prepare")
+def prepare(config: CompressConfig, folder: str) -> Job:
+    """Everything that can be refused is refused here, before there is a run."""
+    return stages.prepare(config, Path(folder))
+
+
+@step("evaluate source")
+def evaluate_source(job: Job) -> CompressedModel:
+    return stages.evaluate_source(job)
+
+
+@step("prune {candidate.title}")
+def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
+    pruned = stages.prune_candidate(job, candidate)
+    get_run_logger().info("%.0f%% of the channels removed", 100 * pruned.removed)
+    return pruned
+
+
+@step("finetune {pruned.title}")
+def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel) -> CompressedModel:
+    logger = get_run_logger()
+    work = f"fine-tune {pruned.title}"
+    display().start(work, job.config.finetune.epochs)
+
+    def on_epoch(epoch: Epoch) -> None:
+        display().advance(work)
+        logger.info("epoch %d: loss %.4f, val accuracy %.4f", epoch.number, epoch.train_loss, epoch.val_accuracy)
+
+    return stages.finetune_candidate(job, runs, pruned, on_epoch, STOP.is_set)
+
+
+@step("measure latency")
+def measure_latency(job: Job, models: Sequence[CompressedModel]) -> list[Latency]:
+    return stages.measure_latency(job, models)
+
+
+@step("register {model.title}")
+def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedModel, latency: Latency, row: Row) -> Row:
+    return stages.register_candidate(job, runs, baseline, model, latency, row)
+
+
+@step("publish")
+def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
+    stages.publish(job, runs, comparison)
+
+
+@flow(name="compress", flow_run_name="compress {config.source.model}", task_runner=ONE_AT_A_TIME)
+def compress(config: CompressConfig, again: bool = False) -> Comparison:
+    """Compress a registered model by each candidate's recipe and register what passes the gate.
+
+    Work that a finished run has done already is not done twice, unless `again`.
+    """
+    STOP.clear()
+    folder = work_folder() / uuid4().hex[:12]
+    try:
+        job = prepare(config, str(folder))
+        earlier = None if again else stages.earlier_result(job)
+        if earlier is not None:
+            get_run_logger().info("this work was done before, in run %s", earlier.run_id)
+            return earlier
+        flow_run_id = str(runtime.flow_run.id or "")
+        titles = [candidate.title for candidate in config.candidates]
+        tags = {lineage.WORK_KEY: job.key, lineage.FLOW_RUN_ID: flow_run_id}
+        with registry.open_runs(
+            Store(config.tracking.uri),
+            job.source,
+            titles,
+            job.data,
+            experiment=config.registration.experiment,
+            tags=tags,
+        ) as runs:
+            return _compress(job, runs)
+    except BaseException:
+        STOP.set()
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compress(job: Job, runs: Runs) -> Comparison:
+    baseline_future = evaluate_source.submit(job)
+    pruned = prune_candidate.map(unmapped(job), list(job.config.candidates))
+    tuned = finetune_candidate.map(unmapped(job), unmapped(runs), pruned)
+    baseline = baseline_future.result()
+    models, failures = _collect(job, runs, pruned, tuned)
+
+    latencies = measure_latency(job, [baseline, *models])  # nothing trains any more
+    comparison = compare(job.source.uri, [baseline, *models], latencies, job.config.gate.max_accuracy_drop)
+    comparison = replace(comparison, failures=failures, run_id=runs.parent, experiment_id=runs.experiment_id)
+    rows = [
+        register_candidate(job, runs, comparison.rows[0], model, latency, row)
+        for model, latency, row in zip([baseline, *models], latencies, comparison.rows, strict=True)
+    ]
+    comparison = replace(comparison, rows=tuple(rows))
+    publish(job, runs, comparison)
+    create_markdown_artifact(report.describe_parent(comparison, job.source.name), key="comparison")
+    return comparison
+
+
+def _collect(
+    job: Job, runs: Runs, pruned: Sequence[PrefectFuture[Any]], tuned: Sequence[PrefectFuture[Any]]
+) -> tuple[list[CompressedModel], tuple[Failure, ...]]:
+    """The candidates that got through; one that did not is marked and costs the others nothing."""
+    models, failures = [], []
+    for candidate, first, last in zip(job.config.candidates, pruned, tuned, strict=True):
+        results = [future.result(raise_on_failure=False) for future in (first, last)]
+        if isinstance(results[1], CompressedModel):
+            models.append(results[1])
+            continue
+        cause = next(result for result in results if not isinstance(result, CompressedModel))
+        failures.append(Failure(title=candidate.title, reason=str(cause).splitlines()[0]))
+        registry.fail_run(Store(job.config.tracking.uri), runs.of(candidate.title), str(cause))
+    if not models:
+        raise stages.every_candidate_failed(failures)
+    return models, tuple(failures)

@@ -1,0 +1,201 @@
+"""What each task of the compress flow does: steps and registry put together, callable without Prefect."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import pruning_core as pc
+from pipelines import lineage, registry, report
+from pipelines.architecture import ModelRef, load_module, save_weights
+from pipelines.config import Candidate, CompressConfig
+from pipelines.config import Data as DataSection
+from pipelines.data import Data, load_data
+from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.records import CompressedModel, Latency
+from pipelines.registry import Runs, SourceVersion, Store
+from pipelines.steps.compare import Comparison, Failure, Row
+from pipelines.steps.finetune import Epoch, finetune
+from pipelines.steps.measure import measure
+from pipelines.steps.prune import accuracy_of, describe_source, example_batch, prune
+from pipelines.steps.threads import torch_threads
+
+EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One checked request: from here on, failures are not the user's."""
+
+    config: CompressConfig
+    source: SourceVersion
+    model: ModelRef
+    folder: str
+    key: str  # of the same work: source, data, recipe and code
+
+    @property
+    def data(self) -> Data:
+        return _data(self.config.data)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.config.tracking.uri)
+
+    def folder_of(self, title: str) -> Path:
+        number = [candidate.title for candidate in self.config.candidates].index(title)
+        return Path(self.folder) / f"candidate-{number}"
+
+
+@functools.lru_cache(maxsize=2)
+def _data(section: DataSection) -> Data:
+    return load_data(section)
+
+
+def prepare(config: CompressConfig, folder: Path) -> Job:
+    """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
+    data = _data(config.data)
+    store = registry.open_store(config.tracking.uri)
+    source = registry.resolve(store, config.source.model)
+    if source.artifact_location:
+        registry.check_writable(store, source.artifact_location)
+    trust = config.source
+    model = registry.fetch_model(
+        store, source, folder / "source", trust=trust.trust, factory=trust.factory, kwargs=trust.kwargs
+    )
+    _check_data_fits(model, data)
+    _check_candidates(config, model, data)
+    return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
+
+
+def earlier_result(job: Job) -> Comparison | None:
+    if job.source.experiment_id is None:
+        return None
+    return registry.find_finished(job.store, job.source.experiment_id, job.source.name, job.key)
+
+
+def evaluate_source(job: Job) -> CompressedModel:
+    return describe_source(job.model, job.data)
+
+
+def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
+    return prune(candidate.title, candidate.spec(), job.model, job.data, job.folder_of(candidate.title))
+
+
+def finetune_candidate(
+    job: Job,
+    runs: Runs,
+    pruned: CompressedModel,
+    on_epoch: Callable[[Epoch], None],
+    should_stop: Callable[[], bool],
+) -> CompressedModel:
+    """Train the pruned model; the weights go to a file of their own beside the pruned ones."""
+    options = job.config.finetune
+    module = load_module(pruned.model)
+    teacher = load_module(job.model) if options.distillation.weight > 0 else None
+    folder = job.folder_of(pruned.title)
+    with torch_threads(options.threads):
+        curve = finetune(module, job.data, options, folder, teacher=teacher, on_epoch=on_epoch, should_stop=should_stop)
+    weights = save_weights(module, folder / "finetuned.safetensors")
+    candidate = next(c for c in job.config.candidates if c.title == pruned.title)
+    params = {
+        **candidate.model_dump(exclude={"name"}),
+        **options.model_dump(exclude={"distillation"}),
+        **{f"distillation_{key}": value for key, value in options.distillation.model_dump().items()},
+    }
+    registry.log_training(job.store, runs.of(pruned.title), params, curve)
+    model = dataclasses.replace(pruned.model, weights=str(weights))
+    return dataclasses.replace(pruned, model=model, accuracy=accuracy_of(module, job.data), curve=curve)
+
+
+def measure_latency(job: Job, models: Sequence[CompressedModel]) -> list[Latency]:
+    measured = measure({model.title: model.model for model in models}, job.data, job.config.measure)
+    return [measured[model.title] for model in models]
+
+
+def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedModel, latency: Latency, row: Row) -> Row:
+    """Record one row in its run; store and register the model if it passed. The source's row is recorded only."""
+    is_source = row is baseline or row.title == baseline.title
+    run_id = runs.baseline if is_source else runs.of(row.title)
+    folder = Path(job.folder) / "export" / run_id
+    files = folder / "artifacts"
+    files.mkdir(parents=True, exist_ok=True)
+    measured = {"conditions": dict(latency.conditions), "samples_ms": latency.samples_ms}
+    (files / lineage.LATENCY_SAMPLES).write_text(json.dumps(measured), encoding="utf-8")
+    if not is_source:
+        (files / lineage.PLAN_FILE).write_bytes(Path(model.model.plans[-1]).read_bytes())
+    registry.log_files(job.store, run_id, files)
+    if is_source or not row.passed:
+        registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
+        return dataclasses.replace(row, version=job.source.version) if is_source else row
+
+    images = job.data.test.x[:EXPORT_CHECK_IMAGES]
+    export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
+    exported = registry.export_model(job.store, export, folder)
+    registry.log_result(job.store, run_id, row, exported.model_id, job.data)
+    tags = report.version_tags(row, job.source.version)
+    text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
+    version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
+    return dataclasses.replace(row, version=version)
+
+
+def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
+    """The parent run's table and plot, and then, as the very last step, the alias."""
+    files = Path(job.folder) / "report"
+    files.mkdir(parents=True, exist_ok=True)
+    table = report.to_frame(comparison)
+    table.to_csv(files / lineage.COMPARISON_CSV, index=False)
+    as_json = json.dumps(dataclasses.asdict(comparison), indent=1)
+    (files / lineage.COMPARISON_JSON).write_text(as_json, encoding="utf-8")
+    (files / lineage.CONFIG_FILE).write_text(job.config.to_yaml(), encoding="utf-8")
+    report.accuracy_latency_plot(comparison, files / lineage.PLOT_FILE)
+    note = report.describe_parent(comparison, job.source.name)
+    registry.log_files(job.store, runs.parent, files, table, note)
+    best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
+    if best is not None and best.version is not None:
+        registry.move_alias(job.store, job.source.name, job.config.registration.alias, best.version)
+
+
+def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
+    reasons = "\n".join(f"{failure.title}: {failure.reason}" for failure in failures)
+    return CandidateError(
+        f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story"
+    )
+
+
+def _check_data_fits(model: ModelRef, data: Data) -> None:
+    where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
+    try:
+        with torch.inference_mode():
+            answer = load_module(model)(example_batch(data))
+    except RuntimeError as exc:
+        raise DataError(
+            f"the model cannot take these images: {exc}", where, "name the data the model was made for"
+        ) from exc
+    if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[1] < data.classes:
+        shape = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        raise DataError(
+            f"the model answers {shape}, not one logit per class",
+            where,
+            "name a classifier, and the data it was made for",
+        )
+
+
+def _check_candidates(config: CompressConfig, model: ModelRef, data: Data) -> None:
+    """Each candidate is planned once, so that an impossible one is known before the first is trained."""
+    for number, candidate in enumerate(config.candidates):
+        try:
+            pc.plan(load_module(model), example_batch(data), candidate.spec())
+        except pc.SpecError as exc:
+            raise ConfigError(exc.what, f"candidates[{number}] ({candidate.title}), {exc.where}", exc.fix) from exc
+
+
+def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
+    recipe = config.model_dump(mode="json", include={"candidates", "finetune", "measure", "gate", "registration"})
+    parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""From a registered version to a model of our own, with nothing unpickled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from pipelines import lineage
+from pipelines.architecture import ModelRef
+from pipelines.config import MODEL_URI
+from pipelines.errors import SourceError
+from pipelines.names import did_you_mean
+from pipelines.registry.store import Store, mlflow_errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceVersion:
+    """One version of a registered model: an alias has been pinned by now."""
+
+    name: str
+    version: int
+    run_id: str | None
+    model_id: str | None  # of the LoggedModel behind it; None for a version registered from a bare path
+    experiment_id: str | None
+    artifact_location: str | None  # of that experiment
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def resolve(store: Store, uri: str) -> SourceVersion:
+    """The version that `models:/name@alias` or `models:/name/3` means now. Raises SourceError, RegistryError."""
+    match = MODEL_URI.fullmatch(uri)
+    if match is None:
+        raise SourceError(
+            f"{uri!r} is no model of a registry", "source.model", "write models:/name@alias or models:/name/3"
+        )
+    name, alias, number = match["name"], match["alias"], match["version"]
+    where = f"{uri} in {store.uri}"
+    client = store.client
+    with mlflow_errors("the registry does not answer", where):
+        try:
+            model = client.get_registered_model(name)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            names = [known.name for known in client.search_registered_models(max_results=1000)]
+            raise SourceError(f"there is no registered model {name!r}", where, did_you_mean(name, names)) from exc
+        if alias is not None:
+            number = dict(model.aliases).get(alias)
+            if number is None:
+                fix = f"{did_you_mean(alias, model.aliases)} Aliases are set on the model's page, or name a version"
+                raise SourceError(f"the model {name!r} has no alias {alias!r}", where, fix)
+        versions = {str(v.version): v for v in client.search_model_versions(f"name='{name}'", max_results=10000)}
+        if str(number) not in versions:
+            known = ", ".join(sorted(versions, key=int))
+            raise SourceError(f"the model {name!r} has no version {number}", where, f"its versions: {known or 'none'}")
+        version = versions[str(number)]
+        origin = version.source or ""
+        model_id = origin.removeprefix("models:/") if origin.startswith("models:/m-") else None
+        experiment_id = client.get_run(version.run_id).info.experiment_id if version.run_id else None
+        if experiment_id is None and model_id is not None:
+            experiment_id = client.get_logged_model(model_id).experiment_id
+        location = client.get_experiment(experiment_id).artifact_location if experiment_id else None
+    return SourceVersion(
+        name=name,
+        version=int(version.version),
+        run_id=version.run_id or None,
+        model_id=model_id,
+        experiment_id=experiment_id,
+        artifact_location=location,
+    )
+
+
+def fetch_model(
+    store: Store,
+    source: SourceVersion,
+    folder: Path,
+    *,
+    trust: Sequence[str],
+    factory: str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> ModelRef:
+    """Download a version into `folder` and say how to rebuild it. Raises SourceError, RegistryError."""
+    store.select()
+    folder.mkdir(parents=True, exist_ok=True)
+    with mlflow_errors("the model cannot be downloaded", source.uri):
+        root = Path(mlflow.artifacts.download_artifacts(source.uri, dst_path=str(folder)))
+    model = Model.load(str(root))
+    metadata = dict(model.metadata or {}).get(lineage.ARCHITECTURE_KEY)
+    extra = root / "extra_files"
+    if not (extra / lineage.WEIGHTS_FILE).is_file() or (metadata is None and factory is None):
+        raise _refusal(source, model, has_weights=(extra / lineage.WEIGHTS_FILE).is_file())
+    try:
+        architecture = dict(metadata or {"factory": factory, "kwargs": dict(kwargs or {}), "plans": []})
+        plans = tuple(str(_inside(extra, name)) for name in architecture["plans"])
+        return ModelRef(
+            factory=str(architecture["factory"]),
+            kwargs=dict(architecture["kwargs"]),
+            plans=plans,
+            weights=str(extra / lineage.WEIGHTS_FILE),
+            trust=tuple(trust),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise SourceError(
+            f"the stored architecture cannot be read: {exc!r}", source.uri, "register the model again with secateur"
+        ) from exc
+
+
+def input_shape(store: Store, source: SourceVersion) -> tuple[int, ...]:
+    """The shape of one input without its batch axis, from the signature. Raises SourceError."""
+    store.select()
+    with mlflow_errors("the model cannot be read", source.uri):
+        signature = mlflow.models.get_model_info(source.uri).signature
+    shape = None
+    if signature is not None and signature.inputs is not None and signature.inputs.is_tensor_spec():
+        tensors = signature.inputs.inputs
+        shape = tuple(tensors[0].shape[1:]) if len(tensors) == 1 else None
+    if shape is None or any(size < 1 for size in shape):
+        raise SourceError(
+            "the version does not say what its input looks like",
+            source.uri,
+            "log the model with an input example, so that it has a signature of one tensor",
+        )
+    return shape
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the download, never one that a hostile name points to outside of it."""
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        raise ValueError(f"no plan file {name!r}")
+    return path
+
+
+def _refusal(source: SourceVersion, model: Model, *, has_weights: bool) -> SourceError:
+    fix = (
+        "register it with its weights as safetensors in extra_files and metadata={'architecture': "
+        "{'factory': 'package.module:function', 'kwargs': {...}, 'plans': []}}, as `secateur demo` does"
+    )
+    if has_weights:
+        fix = "name its factory in source.factory (and source.kwargs), and its package in source.trust"
+        return SourceError("the version does not say which code builds the model", source.uri, fix)
+    flavor = dict(model.flavors.get("pytorch") or {})
+    if not flavor:
+        return SourceError(
+            f"this is no PyTorch model (it is: {', '.join(model.flavors)})", source.uri, "name a PyTorch model"
+        )
+    if "pt2" in str(flavor.get("serialization_format", "")):
+        what = "the version holds only an exported graph (pt2), which cannot be pruned or trained"
+    else:
+        what = "the version is stored as a pickle, and loading it would run code out of the registry"
+    return SourceError(what, source.uri, fix)

@@ -1,0 +1,241 @@
+"""The runs of one compression: a parent, a baseline and a child per candidate, which always come to an end."""
+
+import contextlib
+import dataclasses
+import getpass
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow.artifacts
+import pandas as pd
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from pipelines import lineage
+from pipelines.data import Data
+from pipelines.registry.pull import SourceVersion
+from pipelines.registry.store import Store, mlflow_errors
+from pipelines.steps.compare import Comparison, Failure, Row
+from pipelines.steps.finetune import Epoch
+
+RUNNING = RunStatus.to_string(RunStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRun:
+    title: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """Ids, to travel between tasks."""
+
+    experiment_id: str
+    parent: str
+    baseline: str
+    candidates: tuple[CandidateRun, ...]
+
+    def of(self, title: str) -> str:
+        return next(candidate.run_id for candidate in self.candidates if candidate.title == title)
+
+
+@contextlib.contextmanager
+def open_runs(
+    store: Store,
+    source: SourceVersion,
+    titles: Sequence[str],
+    data: Data,
+    *,
+    experiment: str | None,
+    tags: Mapping[str, str],
+) -> Iterator[Runs]:
+    """Runs that are open inside the `with` and closed after it, however it ends: finished, failed or killed."""
+    store.select()
+    ids: list[str] = []
+    try:
+        with mlflow_errors("the runs cannot be made", store.uri):
+            experiment_id = _experiment_id(store, source, experiment)
+            common = {
+                **tags,
+                lineage.SOURCE: source.uri,
+                lineage.SOURCE_MODEL_ID: source.model_id or "",
+                lineage.DATASET_DIGEST: data.digest,
+            }
+            parent_name = f"compress {source.name} v{source.version}"
+            ids.append(parent := _create_run(store, experiment_id, parent_name, {**common, lineage.KIND: "parent"}))
+            child = {**common, "mlflow.parentRunId": parent}
+            ids.append(baseline := _create_run(store, experiment_id, "baseline", {**child, lineage.KIND: "baseline"}))
+            candidates = []
+            for title in titles:
+                ids.append(run_id := _create_run(store, experiment_id, title, {**child, lineage.KIND: "candidate"}))
+                candidates.append(CandidateRun(title, run_id))
+            _log_inputs(store, ids, source, data)
+        yield Runs(experiment_id=experiment_id, parent=parent, baseline=baseline, candidates=tuple(candidates))
+    except BaseException as exc:
+        # KeyboardInterrupt, SIGTERM and cancellation are no Exceptions
+        _close(store, ids, "FAILED" if isinstance(exc, Exception) else "KILLED", reason=_reason(exc))
+        raise
+    else:
+        _close(store, ids, "FINISHED")
+
+
+@contextlib.contextmanager
+def open_training(store: Store, name: str, artifact_location: str) -> Iterator[str]:
+    """One run for a model that is trained here, in the experiment of that name; closed like the others."""
+    ids: list[str] = []
+    try:
+        with mlflow_errors("the run cannot be made", store.uri):
+            experiment = store.client.get_experiment_by_name(name)
+            made = experiment.experiment_id if experiment else store.client.create_experiment(name, artifact_location)
+            ids.append(_create_run(store, str(made), f"train {name}", {}))
+        yield ids[0]
+    except BaseException as exc:
+        _close(store, ids, "FAILED" if isinstance(exc, Exception) else "KILLED", reason=_reason(exc))
+        raise
+    else:
+        _close(store, ids, "FINISHED")
+
+
+def fail_run(store: Store, run_id: str, reason: str) -> None:
+    """One candidate is lost, the others go on."""
+    _close(store, [run_id], "FAILED", reason)
+
+
+def log_training(store: Store, run_id: str, params: Mapping[str, object], curve: Sequence[Epoch]) -> None:
+    """The options of a candidate and what happened in each epoch."""
+    now = _now()
+    metrics = [Metric(lineage.TRAIN_LOSS, epoch.train_loss, now, epoch.number) for epoch in curve]
+    metrics += [Metric(lineage.EPOCH_VAL_ACCURACY, epoch.val_accuracy, now, epoch.number) for epoch in curve]
+    with mlflow_errors("the training cannot be recorded", run_id):
+        store.client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in params.items()])
+
+
+def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: Data) -> None:
+    """The final numbers, linked to the model and the data they were taken with; the same names for every row."""
+    now = _now()
+    numbers = {
+        lineage.ACCURACY: row.accuracy,
+        lineage.ACCURACY_DROP: row.accuracy_drop,
+        lineage.ACCURACY_PRUNED: row.accuracy_after_pruning,
+        lineage.VAL_ACCURACY: row.val_accuracy,
+        lineage.LATENCY_P50: row.latency_p50_ms,
+        lineage.LATENCY_P95: row.latency_p95_ms,
+        lineage.PARAMS: row.params,
+        lineage.MACS: row.macs,
+        lineage.SIZE: row.size_bytes,
+        lineage.PARAMS_FACTOR: row.params_factor,
+        lineage.MACS_FACTOR: row.macs_factor,
+        lineage.SIZE_FACTOR: row.size_factor,
+        lineage.SPEEDUP: row.speedup,
+    }
+    metrics = [
+        Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id) for key, value in numbers.items()
+    ]
+    with mlflow_errors("the result cannot be recorded", run_id):
+        store.client.log_batch(run_id, metrics)
+
+
+def log_files(store: Store, run_id: str, folder: Path, table: pd.DataFrame | None = None, note: str = "") -> None:
+    """Everything in `folder` as artifacts, the table as one that the UI can sort, the note as the run's description."""
+    store.select()
+    with mlflow_errors("the files cannot be stored", run_id):
+        store.client.log_artifacts(run_id, str(folder))
+        if table is not None:
+            store.client.log_table(run_id, table, lineage.COMPARISON_TABLE)
+        if note:
+            store.client.set_tag(run_id, "mlflow.note.content", note)
+
+
+def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comparison | None:
+    """What an earlier, finished run of exactly this work said, if all it registered is still there."""
+    store.select()
+    finished = f"tags.`{lineage.WORK_KEY}` = '{key}' and attributes.status = 'FINISHED'"
+    with mlflow_errors("earlier runs cannot be searched", store.uri):
+        kept = {int(version.version) for version in store.client.search_model_versions(f"name='{name}'")}
+        for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
+            try:
+                text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")
+            except (MlflowException, OSError):
+                continue  # its artifacts are gone
+            comparison = _comparison_from(json.loads(text))
+            if not comparison.failures and {row.version for row in comparison.rows if row.version} <= kept:
+                return comparison
+    return None
+
+
+def _comparison_from(raw: dict[str, object]) -> Comparison:
+    rows = tuple(Row(**row) for row in raw.pop("rows"))  # type: ignore[attr-defined]
+    failures = tuple(Failure(**failure) for failure in raw.pop("failures"))  # type: ignore[attr-defined]
+    return dataclasses.replace(Comparison(source="", rows=rows, failures=failures), **raw)  # type: ignore[arg-type]
+
+
+def _experiment_id(store: Store, source: SourceVersion, name: str | None) -> str:
+    if name is None and source.experiment_id is not None:
+        return source.experiment_id
+    name = name or source.name
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(store.client.create_experiment(name, source.artifact_location))
+
+
+def _create_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+    made_by = {"mlflow.user": _user(), "mlflow.source.name": "secateur", "mlflow.source.type": "JOB"}
+    run = store.client.create_run(experiment_id, tags={**made_by, **tags}, run_name=name)
+    return str(run.info.run_id)
+
+
+def _log_inputs(store: Store, run_ids: Sequence[str], source: SourceVersion, data: Data) -> None:
+    profile = json.dumps({"train": len(data.train), "validation": len(data.validation), "test": len(data.test)})
+    schema = json.dumps({"x": ["float32", *data.sample_shape], "y": "int64", "classes": data.classes})
+    origin = json.dumps({"name": data.name})
+    dataset = Dataset(data.name, data.digest, "secateur", origin, schema=schema, profile=profile)
+    datasets = [DatasetInput(dataset, [InputTag("mlflow.data.context", "eval")])]
+    models = [LoggedModelInput(source.model_id)] if source.model_id else []
+    for run_id in run_ids:
+        store.client.log_inputs(run_id, datasets, models)
+
+
+def _close(store: Store, run_ids: Sequence[str], status: str, reason: str = "") -> None:
+    with _no_interrupt():
+        for run_id in reversed(run_ids):  # children first
+            with contextlib.suppress(MlflowException):
+                if store.client.get_run(run_id).info.status != RUNNING:
+                    continue
+                if reason:
+                    store.client.log_batch(run_id, tags=[RunTag(lineage.FAILURE, reason[:5000])])
+                store.client.set_terminated(run_id, status)
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """A second Ctrl-C must not leave a run open."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _reason(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

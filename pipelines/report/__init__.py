@@ -1,0 +1,16 @@
+"""What a person sees of a comparison: table, plot, Markdown. Pure functions of the rows."""
+
+from pipelines.report.plot import accuracy_latency_plot
+from pipelines.report.table import COLUMNS, to_frame, to_markdown, to_rich
+from pipelines.report.text import describe_parent, describe_version, version_tags
+
+__all__ = [
+    "COLUMNS",
+    "accuracy_latency_plot",
+    "describe_parent",
+    "describe_version",
+    "to_frame",
+    "to_markdown",
+    "to_rich",
+    "version_tags",
+]

@@ -1,0 +1,45 @@
+"""Accuracy against latency, one point per model."""
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipelines.steps.compare import Comparison
+
+
+def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
+    """Write a PNG. Filled: registered; hollow: did not pass; a bar reaches from the median to the 95th percentile."""
+    figure = Figure(figsize=(7.2, 4.5), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for row in comparison.rows:
+        is_source = row is comparison.rows[0]
+        color = "#555555" if is_source else "#1f77b4"
+        spread = [[0.0], [max(0.0, row.latency_p95_ms - row.latency_p50_ms)]]
+        axes.errorbar(row.latency_p50_ms, row.accuracy, xerr=spread, fmt="none", ecolor=color, elinewidth=1, alpha=0.5)
+        axes.scatter(
+            row.latency_p50_ms,
+            row.accuracy,
+            s=60,
+            marker="s" if is_source else "o",
+            facecolor=color if row.passed else "white",
+            edgecolor=color,
+            zorder=3,
+        )
+        label = row.title if is_source else f"{row.title}\n{row.speedup:.2f}x faster"
+        axes.annotate(
+            label,
+            (row.latency_p50_ms, row.accuracy),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    axes.margins(x=0.15, y=0.3)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("latency, ms per batch: median, bar to p95 (left is better)")
+    axes.set_ylabel("test accuracy (up is better)")
+    axes.set_title(f"{comparison.source} and its compressed candidates", fontsize=10)
+    axes.grid(alpha=0.25)
+    figure.savefig(path)

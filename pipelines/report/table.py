@@ -1,0 +1,62 @@
+"""The comparison as a table: for the terminal, for Markdown, for files."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+from rich.table import Table
+
+from pipelines.steps.compare import Comparison, Row
+
+
+def _with_factor(value: str, factor: float) -> str:
+    return value if abs(factor - 1) < 5e-4 else f"{value} ({factor:.2f}x)"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
+
+
+def _count(number: int) -> str:
+    if number >= 1e9:
+        return f"{number / 1e9:.2f} G"
+    return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.1f} k"
+
+
+# heading -> cell of one row; a factor says how many times less than the source's
+COLUMNS: Mapping[str, Callable[[Row], str]] = {
+    "model": lambda row: row.title,
+    "channels removed": lambda row: f"{row.channels_removed:.0%}",
+    "params": lambda row: _with_factor(_count(row.params), row.params_factor),
+    "MACs": lambda row: _with_factor(_count(row.macs), row.macs_factor),
+    "size": lambda row: _with_factor(_size(row.size_bytes), row.size_factor),
+    "accuracy after pruning": lambda row: f"{row.accuracy_after_pruning:.3f}",
+    "accuracy after fine-tuning": lambda row: f"{row.accuracy:.3f}",
+    "latency p50": lambda row: _with_factor(f"{row.latency_p50_ms:.2f} ms", row.speedup),
+    "registered": lambda row: f"version {row.version}" if row.version else f"no: {row.verdict}",
+}
+
+
+def to_frame(comparison: Comparison) -> pd.DataFrame:
+    """Plain numbers, one row per model."""
+    return pd.DataFrame([dataclasses.asdict(row) for row in comparison.rows])
+
+
+def to_rich(comparison: Comparison) -> Table:
+    """For the terminal."""
+    table = Table(title=f"{comparison.source} and its compressed versions", title_justify="left")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="left" if heading in ("model", "registered") else "right")
+    for row in comparison.rows:
+        style = "bold" if row.title == comparison.challenger else ""
+        table.add_row(*(cell(row) for cell in COLUMNS.values()), style=style)
+    for failure in comparison.failures:
+        table.add_row(failure.title, *[""] * (len(COLUMNS) - 2), f"failed: {failure.reason}", style="red")
+    return table
+
+
+def to_markdown(comparison: Comparison) -> str:
+    lines = [list(COLUMNS), ["---"] * len(COLUMNS)]
+    lines += [[cell(row) for cell in COLUMNS.values()] for row in comparison.rows]
+    lines += [[f.title, *[""] * (len(COLUMNS) - 2), f"failed: {f.reason}"] for f in comparison.failures]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -1,0 +1,49 @@
+"""What stands beside a version and a run in the MLflow UI. A plain sentence comes first: tables cut after it."""
+
+from pipelines import lineage
+from pipelines.report.table import to_markdown
+from pipelines.steps.compare import Comparison, Row
+
+
+def version_tags(row: Row, source_version: int) -> dict[str, str]:
+    """Five, and short."""
+    return {
+        lineage.TAG_SOURCE: f"v{source_version}",
+        lineage.TAG_METHOD: row.method,
+        lineage.TAG_RATIO: f"{row.ratio:g}",
+        lineage.TAG_ACCURACY: f"{row.accuracy:.4f}",
+        lineage.TAG_SPEEDUP: f"{row.speedup:.2f}x",
+    }
+
+
+def describe_version(row: Row, baseline: Row, name: str, source_version: int, experiment_id: str, run_id: str) -> str:
+    """Markdown with links that work inside the MLflow UI."""
+    return f"""Pruned version {source_version}: {row.speedup:.1f}x faster, {row.params_factor:.1f}x smaller, \
+test accuracy {row.accuracy:.3f} (source {baseline.accuracy:.3f}).
+
+| | source | this version | factor |
+| --- | --- | --- | --- |
+| test accuracy | {baseline.accuracy:.4f} | {row.accuracy:.4f} | |
+| latency p50 (ms) | {baseline.latency_p50_ms:.3f} | {row.latency_p50_ms:.3f} | {row.speedup:.2f}x |
+| params | {baseline.params:,} | {row.params:,} | {row.params_factor:.2f}x |
+| MACs | {baseline.macs:,} | {row.macs:,} | {row.macs_factor:.2f}x |
+| size (bytes) | {baseline.size_bytes:,} | {row.size_bytes:,} | {row.size_factor:.2f}x |
+
+{row.channels_removed:.0%} of the prunable channels removed by {row.method} (asked: {row.ratio:g}).
+
+Source: [{name} version {source_version}](#/models/{name}/versions/{source_version}); \
+run: [{row.title}](#/experiments/{experiment_id}/runs/{run_id})
+"""
+
+
+def describe_parent(comparison: Comparison, name: str) -> str:
+    """The best line first, because the UI folds the rest away."""
+    best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
+    if best is None:
+        first = "No candidate passed the gate, nothing was registered."
+    else:
+        first = (
+            f"Best: [{best.title}, version {best.version}](#/models/{name}/versions/{best.version}), "
+            f"{best.speedup:.2f}x faster, {best.params_factor:.2f}x smaller, test accuracy {best.accuracy:.3f}."
+        )
+    return f"{first}\n\n{to_markdown(comparison)}\n\nA factor is the source's number divided by the candidate's.\n"
