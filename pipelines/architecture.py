@@ -81,9 +81,7 @@ def trusted_factory(path: str, trust: Sequence[str]) -> Callable[..., object]:
         ) from exc
     # a trusted module may have imported anything: only what was defined below a trusted path counts
     if not callable(factory) or not _is_below(getattr(factory, "__module__", None) or "", trust):
-        raise SourceError(
-            f"{path!r} is no function of a trusted module", "the model's architecture", "name its factory"
-        )
+        raise SourceError(f"{path!r} is no function of a trusted module", "the model's architecture", "name its factory")
     return factory  # type: ignore[no-any-return]
 
 

@@ -6,9 +6,10 @@ import importlib.metadata
 import logging
 import os
 import shutil
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 
 from pipelines import environment
-from pipelines.errors import SecateurError
+from pipelines.errors import SecateurError, is_interrupt
 
 if TYPE_CHECKING:
     from pipelines.config import CompressConfig
@@ -33,6 +34,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+INTERRUPTED = 130
 Again = Annotated[bool, typer.Option("--again", help="Compress even if a finished run has done exactly this.")]
 
 
@@ -42,15 +44,20 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other people's deprecations are no business of the user
     logging.getLogger().addHandler(logging.NullHandler())  # or a library installs one that prints everything
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = app(standalone_mode=False) or 0
-    except SecateurError as exc:
-        status = _complain(str(exc), exc.exit_status)
-    except (KeyboardInterrupt, typer.Abort):
-        status = _complain("stopped; what was running is marked as killed", 130)
-    except Exception as exc:
-        status = _foreign(exc)
-    sys.exit(status if isinstance(status, int) else 0)
+        status = int(app(standalone_mode=False) or 0)
+    except SystemExit:
+        raise
+    except BaseException as exc:
+        status = _status_of(exc)
+    if status == INTERRUPTED:
+        _complain("stopped; what was running is marked as killed")
+    sys.exit(status)
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt  # SIGTERM ends like Ctrl-C: runs are closed, servers stopped
 
 
 def _version(wanted: bool) -> None:
@@ -61,9 +68,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it and stop.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it and stop.")] = False,
 ) -> None: ...
 
 
@@ -129,9 +134,8 @@ def inspect(
     with tempfile.TemporaryDirectory() as folder:
         trusted = ("pipelines.models", *(trust or ()))
         module = load_module(registry.fetch_model(store, source, Path(folder), trust=trusted))
-        example = torch.zeros(2, *registry.input_shape(store, source))
-        out.print(f"{source.uri}")
-        out.print(str(pc.inspect(module, example)), markup=False)
+        example = torch.zeros(1, *registry.input_shape(store, source))
+        typer.echo(f"{source.uri}\n{pc.inspect(module, example)}")
 
 
 @app.command()
@@ -224,8 +228,7 @@ class Prefect(contextlib.ExitStack):
     def address(self) -> str | None:
         """Of the API, once it answers."""
         self.start()
-        assert self._address is not None
-        return self._address()
+        return self._address() if self._address else None
 
 
 def _display() -> "contextlib.AbstractContextManager[Display]":
@@ -246,17 +249,25 @@ def _show(comparison: "Comparison") -> None:
         out.print(f"{len(passed)} registered; best: {comparison.challenger}")
 
 
-def _complain(message: str, status: int) -> int:
-    err.print(f"error: {message}", style="red" if err.is_terminal else "", markup=False, soft_wrap=True)
-    return status
-
-
-def _foreign(exc: Exception) -> int:
-    """The engine's errors and Typer's own are readable; anything else is a bug, and its traceback helps."""
+def _status_of(exc: BaseException) -> int:
+    """The exit status of a failure, after saying what it was. The engine's errors have the same three parts as ours."""
+    if is_interrupt(exc):
+        return INTERRUPTED
+    if isinstance(exc, SecateurError):
+        _complain(str(exc))
+        return exc.exit_status
     if isinstance(exc, click.ClickException):
         exc.show()
         return exc.exit_code
-    if hasattr(exc, "what") and hasattr(exc, "fix"):
-        return _complain(str(exc), 2)
+    from pruning_core import PruningError
+
+    if isinstance(exc, PruningError):
+        _complain(str(exc))
+        return 2
     err.print_exception()
-    return _complain(f"this is a bug in secateur: {exc!r}", 1)
+    _complain(f"this is a bug in secateur: {exc!r}")
+    return 1
+
+
+def _complain(message: str) -> None:
+    err.print(f"error: {message}", style="red" if err.is_terminal else "", markup=False, soft_wrap=True)

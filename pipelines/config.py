@@ -74,14 +74,10 @@ class Data(Section):
 class Candidate(Section):
     """One way to prune: a criterion, a ratio and how the ratio is spread. See `pruning_core.PruningSpec`."""
 
-    name: str | None = Field(
-        default=None, description="in tables and run names; default: criterion, allocator and ratio"
-    )
+    name: str | None = Field(default=None, description="in tables and run names; default: criterion, allocator and ratio")
     ratio: float = Field(ge=0, lt=1, description="fraction of the channels to remove, 0 <= ratio < 1")
     criterion: str = Field(default=ENGINE.criterion, description="how a channel is scored")
-    allocator: str = Field(
-        default=ENGINE.allocator, description="how the ratio is spread over the layers: uniform, slamp"
-    )
+    allocator: str = Field(default=ENGINE.allocator, description="how the ratio is spread over the layers: uniform, slamp")
     normalizer: str = Field(
         default=ENGINE.normalizer, description="how the scores of one layer are made comparable to another's"
     )
@@ -160,7 +156,7 @@ class Gate(Section):
     """What a candidate must do to be registered."""
 
     max_accuracy_drop: float = Field(
-        0.02,
+        default=0.02,
         ge=0,
         le=1,
         description="accuracy it may lose against the source, on the validation split (0.02 = 2 points)",
@@ -215,9 +211,7 @@ class CompressConfig(Section):
     @model_validator(mode="after")
     def _alias_is_not_the_source(self) -> "CompressConfig":
         if self.source.model.endswith(f"@{self.registration.alias}"):
-            raise ValueError(
-                f"registration.alias {self.registration.alias!r} is the source's own alias; it would be moved"
-            )
+            raise ValueError(f"registration.alias {self.registration.alias!r} is the source's own alias; it would be moved")
         return self
 
     def to_yaml(self) -> str:
@@ -229,9 +223,7 @@ def load_config(path: str | Path) -> CompressConfig:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(
-            f"the configuration cannot be read: {exc}", str(path), "give the path of a YAML file"
-        ) from exc
+        raise ConfigError(f"the configuration cannot be read: {exc}", str(path), "give the path of a YAML file") from exc
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as exc:
@@ -258,9 +250,7 @@ def _mistakes(exc: ValidationError) -> list[tuple[str, str, str]]:
     """(place, what is wrong, what to do) of each error, without those that only follow from another."""
     errors: list[dict[str, Any]] = [dict(error) for error in exc.errors()]
     misspelt = {
-        str(nearest_name(str(e["loc"][-1]), _fields_at(e["loc"][:-1])))
-        for e in errors
-        if e["type"] == "extra_forbidden"
+        str(nearest_name(str(e["loc"][-1]), _fields_at(e["loc"][:-1]))) for e in errors if e["type"] == "extra_forbidden"
     }
     mistakes = []
     for error in errors:

@@ -11,6 +11,16 @@ SecateurError
 from typing import ClassVar
 
 
+def is_interrupt(exc: BaseException) -> bool:
+    """Was it Ctrl-C, a signal or a cancellation, perhaps hidden behind what a library did about it?"""
+    link: BaseException | None = exc
+    while link is not None:
+        if not isinstance(link, Exception):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
 class SecateurError(Exception):
     exit_status: ClassVar[int] = 2  # the user can mend it
 

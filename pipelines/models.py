@@ -29,9 +29,7 @@ class ResidualBlock(nn.Module):
 class DigitsResNet(nn.Module):
     def __init__(self, width: int, classes: int, channels: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.stage1 = nn.Sequential(ResidualBlock(width, width), ResidualBlock(width, width))
         self.stage2 = nn.Sequential(ResidualBlock(width, 2 * width, stride=2), ResidualBlock(2 * width, 2 * width))
         self.head = nn.Linear(2 * width, classes)

@@ -163,9 +163,7 @@ def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
 
 def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
     reasons = "\n".join(f"{failure.title}: {failure.reason}" for failure in failures)
-    return CandidateError(
-        f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story"
-    )
+    return CandidateError(f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story")
 
 
 def _check_data_fits(model: ModelRef, data: Data) -> None:
@@ -174,9 +172,7 @@ def _check_data_fits(model: ModelRef, data: Data) -> None:
         with torch.inference_mode():
             answer = load_module(model)(example_batch(data))
     except RuntimeError as exc:
-        raise DataError(
-            f"the model cannot take these images: {exc}", where, "name the data the model was made for"
-        ) from exc
+        raise DataError(f"the model cannot take these images: {exc}", where, "name the data the model was made for") from exc
     if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[1] < data.classes:
         shape = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
         raise DataError(

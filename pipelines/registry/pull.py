@@ -37,9 +37,7 @@ def resolve(store: Store, uri: str) -> SourceVersion:
     """The version that `models:/name@alias` or `models:/name/3` means now. Raises SourceError, RegistryError."""
     match = MODEL_URI.fullmatch(uri)
     if match is None:
-        raise SourceError(
-            f"{uri!r} is no model of a registry", "source.model", "write models:/name@alias or models:/name/3"
-        )
+        raise SourceError(f"{uri!r} is no model of a registry", "source.model", "write models:/name@alias or models:/name/3")
     name, alias, number = match["name"], match["alias"], match["version"]
     where = f"{uri} in {store.uri}"
     client = store.client

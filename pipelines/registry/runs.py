@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from pipelines import lineage
 from pipelines.data import Data
+from pipelines.errors import is_interrupt
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
@@ -78,8 +79,7 @@ def open_runs(
             _log_inputs(store, ids, source, data)
         yield Runs(experiment_id=experiment_id, parent=parent, baseline=baseline, candidates=tuple(candidates))
     except BaseException as exc:
-        # KeyboardInterrupt, SIGTERM and cancellation are no Exceptions
-        _close(store, ids, "FAILED" if isinstance(exc, Exception) else "KILLED", reason=_reason(exc))
+        _close(store, ids, "KILLED" if is_interrupt(exc) else "FAILED", reason=_reason(exc))
         raise
     else:
         _close(store, ids, "FINISHED")
@@ -96,7 +96,7 @@ def open_training(store: Store, name: str, artifact_location: str) -> Iterator[s
             ids.append(_create_run(store, str(made), f"train {name}", {}))
         yield ids[0]
     except BaseException as exc:
-        _close(store, ids, "FAILED" if isinstance(exc, Exception) else "KILLED", reason=_reason(exc))
+        _close(store, ids, "KILLED" if is_interrupt(exc) else "FAILED", reason=_reason(exc))
         raise
     else:
         _close(store, ids, "FINISHED")
@@ -134,9 +134,7 @@ def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: 
         lineage.SIZE_FACTOR: row.size_factor,
         lineage.SPEEDUP: row.speedup,
     }
-    metrics = [
-        Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id) for key, value in numbers.items()
-    ]
+    metrics = [Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id) for key, value in numbers.items()]
     with mlflow_errors("the result cannot be recorded", run_id):
         store.client.log_batch(run_id, metrics)
 

@@ -73,11 +73,7 @@ def _row(
     drop = baseline.accuracy.validation - model.accuracy.validation
     passed = drop <= max_drop + 1e-9
     verdict = (
-        "source"
-        if model is baseline
-        else "passed"
-        if passed
-        else f"lost {drop:.3f} on validation, allowed {max_drop:g}"
+        "source" if model is baseline else "passed" if passed else f"lost {drop:.3f} on validation, allowed {max_drop:g}"
     )
     return Row(
         title=model.title,
