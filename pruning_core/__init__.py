@@ -1,7 +1,7 @@
 """pruning_core: verified structured pruning of any PyTorch model. Knows torch; no files, network or platform.
 
-    result = prune(model, example_inputs, PruningSpec(ratio=0.5))
-    result.model, result.plan, result.report
+result = prune(model, example_inputs, PruningSpec(ratio=0.5))
+result.model, result.plan, result.report
 """
 
 from pruning_core.api import PruneResult, apply, inspect, plan, prune

@@ -23,9 +23,7 @@ def tensor_shapes(trace: Trace) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, value.shape) for name, value in trace.tensors.items())
 
 
-def check_same_tensors(
-    planned: Sequence[tuple[str, tuple[int, ...]]], found: Sequence[tuple[str, tuple[int, ...]]]
-) -> None:
+def check_same_tensors(planned: Sequence[tuple[str, tuple[int, ...]]], found: Sequence[tuple[str, tuple[int, ...]]]) -> None:
     """Raises: PlanError that names the first tensor in which the model differs from the plan's."""
     mine, theirs = dict(planned), dict(found)
     fix = "apply the plan to the model it was made for, or re-plan this one"

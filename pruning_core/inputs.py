@@ -57,9 +57,9 @@ class ExampleInputs:
 def _encode(value: Any) -> Any:
     if isinstance(value, Tensor):
         record: dict[str, Any] = {"tensor": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-        if not value.is_floating_point() and not value.is_complex() and value.device.type != "meta":
-            if value.numel() <= MAX_STORED_VALUES:
-                record["values"] = base64.b64encode(value.detach().cpu().contiguous().numpy().tobytes()).decode()
+        exact = not value.is_floating_point() and not value.is_complex() and value.device.type != "meta"
+        if exact and value.numel() <= MAX_STORED_VALUES:
+            record["values"] = base64.b64encode(value.detach().cpu().contiguous().numpy().tobytes()).decode()
         return record
     if isinstance(value, dict):
         return {"dict": {key: _encode(item) for key, item in value.items()}}

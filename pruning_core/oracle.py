@@ -8,6 +8,7 @@ is exact for every plan: what is left is float rounding.
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from pruning_core import tree
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import VerifyError
 from pruning_core.inputs import ExampleInputs
-from pruning_core.trace import Value, is_skipped, quiet_kernels
+from pruning_core.trace import Op, Value, is_skipped, quiet_kernels
 from pruning_core.twin import like, named_tensors, twin
 from pruning_core.verify import Prediction
 
@@ -32,14 +33,40 @@ _STATISTICS = (
 STATISTICS = frozenset(_STATISTICS.split())
 
 
-class _Muted(TorchDispatchMode):
-    """Runs the original with removed entries held at zero, in lockstep with its trace."""
+def carrying_ops(prediction: Prediction) -> list[Op]:
+    """The calls that a removed entry reaches, from the module's tensors on, in order."""
+    trace = prediction.analysis.trace
+    carries = {v.index for v in trace.tensors.values() if prediction.shape(v) != v.shape}
+    found: list[Op] = []
+    for op in trace.ops:
+        if any(v.index in carries for v in op.inputs()):
+            found.append(op)
+            carries |= {v.index for v in op.outputs() if prediction.shape(v) != v.shape}
+    return found
+
+
+class _Muted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Runs the original with removed entries held at zero, in lockstep with the calls that carry them."""
 
     def __init__(self, prediction: Prediction) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.prediction = prediction
-        self.ops = prediction.analysis.trace.ops
+        self.ops = carrying_ops(prediction)
         self.at = 0
+        self.carries: dict[int, weakref.ref[Tensor]] = {}
+
+    def start(self, tensor: Tensor, value: Value) -> None:
+        """A tensor of the module: mute it, and follow it where it carries removed entries."""
+        self.mute(tensor, value)
+        self._follow(tensor, value)
+
+    def _follow(self, tensor: Tensor, value: Value) -> None:
+        if self.prediction.shape(value) != value.shape:
+            self.carries[id(tensor)] = weakref.ref(tensor)
+
+    def _carried(self, tensor: Tensor) -> bool:
+        known = self.carries.get(id(tensor))
+        return known is not None and known() is tensor
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -49,13 +76,14 @@ class _Muted(TorchDispatchMode):
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
                 return taken_apart
-        if is_skipped(name):
+        if not any(self._carried(t) for t in tree.tensors((args, kwargs))):
             return func(*args, **kwargs)
-        op = self.ops[self.at] if self.at < len(self.ops) else None
-        statistic = op is not None and name in STATISTICS and self._cuts(op.inputs())
-        result = self._on_kept(func, op, args, kwargs) if statistic else func(*args, **kwargs)
-        if not isinstance(result, Tensor | list | tuple):
+        if is_skipped(name):
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor):
+                self.carries[id(result)] = weakref.ref(result)
             return result
+        op = self.ops[self.at] if self.at < len(self.ops) else None
         if op is None or op.func is not func:
             raise VerifyError(
                 "the original took another way with its removed channels muted",
@@ -63,13 +91,13 @@ class _Muted(TorchDispatchMode):
                 "its control flow depends on values; exclude the layers it depends on",
             )
         self.at += 1
-        if not statistic and not _is_view(func):
-            for tensor, value in zip(tree.tensors(result), op.outputs(), strict=True):
+        statistic = name in STATISTICS
+        result = self._on_kept(func, op, args, kwargs) if statistic else func(*args, **kwargs)
+        for tensor, value in zip(tree.tensors(result), op.outputs(), strict=True):
+            if not statistic and not _is_view(func):
                 self.mute(tensor, value)
+            self._follow(tensor, value)
         return result
-
-    def _cuts(self, values: list[Value]) -> bool:
-        return any(self.prediction.shape(v) != v.shape for v in values)
 
     def mute(self, tensor: Tensor, value: Value) -> None:
         """Zero the removed entries in place."""
@@ -172,7 +200,7 @@ def _error_in(
     named = named_tensors(original)
     with quiet_kernels(), torch.inference_mode():
         for name, tensor in named.items():
-            muted.mute(tensor, trace.tensors[name])
+            muted.start(tensor, trace.tensors[name])
         with muted:
             want = original(*given.args, **given.kwargs)
         got = small(*given.args, **given.kwargs)

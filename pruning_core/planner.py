@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from pruning_core import repair
+from pruning_core.arguments import node_mends
 from pruning_core.coupling.analysis import Analysis, Decisions, analyse, resolve
 from pruning_core.coupling.groups import ChannelGroup, channel_groups
 from pruning_core.coupling.rules import has_rule
@@ -71,7 +73,10 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
 def check_model(model: nn.Module) -> None:
     """Raises: ModelError for models that cannot be pruned as they are."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        if any(
+            isinstance(t, UninitializedParameter | UninitializedBuffer)
+            for t in (*module._parameters.values(), *module._buffers.values())
+        ):
             raise ModelError("a lazy module is not initialised yet", name or type(module).__name__, "run the model once")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ModelError(f"the model is wrapped in {type(model).__name__}", "the model", "pass model.module")
@@ -111,7 +116,7 @@ class Draft:
         return len(self.analysis.trace.ops) + 1 if self.mismatch is None else self.mismatch.op
 
 
-def make_draft(subject: Subject, analysis: Analysis, scorer: Scorer, spec: PruningSpec) -> Draft:
+def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec) -> Draft:
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
     kept = select(prunable, scorer, spec)
@@ -140,6 +145,7 @@ def try_draft(subject: Subject, draft: Draft) -> None:
     """Build the pruned copy, set the sizes that follow from the cut, retrace, compare; mend as long as that helps."""
     bare = throwaway(subject, draft.slices, [], [])
     draft.mends = standard_mends(subject.model, bare) + repair.conv_mends(subject.model, draft.prediction)
+    draft.mends += node_mends(subject.model, draft.prediction)
     attempt(subject, draft)
     repair.mend(subject.model, draft, lambda: attempt(subject, draft))
 
@@ -151,9 +157,7 @@ def attempt(subject: Subject, draft: Draft) -> None:
     draft.mismatch = compare(draft.prediction, draft.retraced, undone)
 
 
-def throwaway(
-    subject: Subject, slices: list[TensorSlice], mends: list[AttributeMend], rescales: list[Rescale]
-) -> nn.Module:
+def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[AttributeMend], rescales: list[Rescale]) -> nn.Module:
     return cut_copy(subject.model, slices, mends, rescales, device=None if subject.trace.real else "meta")
 
 
@@ -165,7 +169,7 @@ def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
     decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis)
     scorer = Scorer(subject.tensors, spec.criterion)
     for _ in range(MAX_ROUNDS):
-        draft = make_draft(subject, resolve(subject.trace, decisions), scorer, spec)
+        draft = make_draft(resolve(subject.trace, decisions), scorer, spec)
         try_draft(subject, draft)
         if draft.mismatch is None:
             return to_plan(subject, draft, spec), draft
@@ -176,7 +180,7 @@ def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
                 "make its forward deterministic for the example inputs (seeds, no state kept between calls)",
             )
         decisions = repair.retreat(draft, decisions)
-    draft = make_draft(subject, resolve(subject.trace, repair.lock_everything(subject.trace, decisions)), scorer, spec)
+    draft = make_draft(resolve(subject.trace, repair.lock_everything(subject.trace, decisions)), scorer, spec)
     try_draft(subject, draft)
     if draft.mismatch is not None:
         raise VerifyError(draft.mismatch.detail, f"module {draft.mismatch.module!r}", "report this model")
@@ -193,9 +197,7 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
         inputs=subject.inputs.to_json(),
         spec=spec,
         cuts=tuple(
-            GroupCut(
-                group=g.name, layers=g.layers, width=g.channels, keep=draft.kept[g.name], positions=g.positions
-            )
+            GroupCut(group=g.name, layers=g.layers, width=g.channels, keep=draft.kept[g.name], positions=g.positions)
             for g in cut
         ),
         slices=tuple(draft.slices),
@@ -221,5 +223,4 @@ def redraft(subject: Subject, plan: PruningPlan) -> Draft:
         gone.append(analysis.labels[np.delete(ids, cut.keep)])
     removed = np.unique(np.concatenate(gone)) if gone else np.empty(0, dtype=np.int64)
     prediction = Prediction(analysis, removed[removed != analysis.labels[0]])
-    draft = Draft(analysis, [], {}, {}, prediction, slices_of(prediction), list(plan.mends), list(plan.rescales))
-    return draft
+    return Draft(analysis, [], {}, {}, prediction, slices_of(prediction), list(plan.mends), list(plan.rescales))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pruning_core.normalizers import NORMALIZERS, Scores
 
@@ -29,11 +30,11 @@ def combine(members: Sequence[Scores], normalizer: str, policy: str) -> Scores:
     """
     normalize = NORMALIZERS[normalizer]
     if policy == "backward":
-        return normalize(np.sum(np.stack(members), axis=0))
+        return normalize(np.stack(members).sum(axis=0))
     return POLICIES[policy](np.stack([normalize(scores) for scores in members]))
 
 
-def fold_positions(scores: Scores, channel_of: np.ndarray, channels: int, group_policy: str) -> Scores:
+def fold_positions(scores: Scores, channel_of: NDArray[np.int64], channels: int, group_policy: str) -> Scores:
     """Scores of positions -> scores of channels, where several positions go together (heads, conv groups).
 
     Shapes: scores [P], channel_of [P] in [0, channels) or -1 -> [channels].
@@ -41,5 +42,5 @@ def fold_positions(scores: Scores, channel_of: np.ndarray, channels: int, group_
     inside = channel_of >= 0
     total = np.bincount(channel_of[inside], weights=scores[inside], minlength=channels)
     if group_policy == "average":
-        total = total / np.maximum(np.bincount(channel_of[inside], minlength=channels), 1)
+        return np.asarray(total / np.maximum(np.bincount(channel_of[inside], minlength=channels), 1), dtype=np.float64)
     return np.asarray(total, dtype=np.float64)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from pruning_core.arguments import conv_groups
 from pruning_core.coupling.analysis import Decisions
 from pruning_core.coupling.units import is_fixed
 from pruning_core.plan import AttributeMend
-from pruning_core.rescale import rescale_for
+from pruning_core.rescale import rescale_proposals
 from pruning_core.trace import Op, Trace
 from pruning_core.verify import Prediction
 
@@ -35,10 +36,7 @@ def conv_mends(model: nn.Module, prediction: Prediction) -> list[AttributeMend]:
         module = modules.get(op.module)
         if op.name not in _CONV_OPS or not isinstance(module, nn.modules.conv._ConvNd):
             continue
-        x, weight = prediction.shape(op.args[0]), prediction.shape(op.args[1])
-        channels = x[len(x) - len(weight) + 1]
-        out = prediction.shape(op.outputs()[0])[len(x) - len(weight) + 1]
-        groups = out // max(weight[1], 1) if module.transposed else channels // max(weight[1], 1)
+        channels, out, groups = conv_groups(prediction, op)
         for attribute, new in (("groups", groups), ("in_channels", channels), ("out_channels", out)):
             old = getattr(module, attribute)
             if old != new and not (attribute == "out_channels" and not module.transposed):
@@ -55,7 +53,7 @@ def mend(model: nn.Module, draft: Draft, attempt: Callable[[], None]) -> None:
         moved = False
         proposals: Iterator[tuple[list[AttributeMend], list[Any]]]
         if kind == "constant":
-            proposals = (([], found) for found in rescale_for(draft.prediction, draft.mismatch))
+            proposals = (([], found) for found in rescale_proposals(draft.prediction, draft.retraced, draft.mismatch))
         else:
             proposals = ((found, []) for found in attribute_proposals(model, draft))
         for more_mends, more_rescales in proposals:
@@ -125,9 +123,9 @@ def sizes_held(module: nn.Module) -> Iterator[tuple[str, Any]]:
             continue
         if isinstance(value, bool) or name in {"training", "call_super_init", "dump_patches"}:
             continue
-        if isinstance(value, int) and value > 1:
-            yield name, value
-        elif isinstance(value, list | tuple) and 0 < len(value) <= 16 and all(type(v) is int for v in value):
+        if (isinstance(value, int) and value > 1) or (
+            isinstance(value, list | tuple) and 0 < len(value) <= 16 and all(type(v) is int for v in value)
+        ):
             yield name, value
 
 
@@ -177,7 +175,15 @@ def _part_sizes(prediction: Prediction, op: Op) -> dict[tuple[int, ...], tuple[i
 def _position_changes(prediction: Prediction, op: Op) -> dict[int, list[int]]:
     """For calls that take positions: a position v of an axis becomes the number of kept ones before it."""
     found: dict[int, list[int]] = {}
-    if op.name not in {"aten.slice", "aten.narrow", "aten.select", "aten.constant_pad_nd", "aten.pad", "aten.roll", *_SPLITS}:
+    if op.name not in {
+        "aten.slice",
+        "aten.narrow",
+        "aten.select",
+        "aten.constant_pad_nd",
+        "aten.pad",
+        "aten.roll",
+        *_SPLITS,
+    }:
         return found
     for value in (*op.inputs(), *op.outputs()):
         for ids in prediction.analysis.axes.get(value.index, ()):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from pruning_core.coupling.groups import ChannelGroup, layer_of
 from pruning_core.cost import Cost, op_macs
+from pruning_core.coupling.groups import ChannelGroup, layer_of
 from pruning_core.trace import Trace
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class ModelReport:
     def __str__(self) -> str:
         head = ("layer", "type", "width", "prunable", "group or reason", "params", "MACs")
         rows = [
-            (r.name, r.type, str(r.width), str(r.prunable), _answer(r), f"{r.params:,}", f"{r.macs:,}")
-            for r in self.layers
+            (r.name, r.type, str(r.width), str(r.prunable), _answer(r), f"{r.params:,}", f"{r.macs:,}") for r in self.layers
         ]
         total = f"{self.params:,} parameters, {self.macs:,} MACs at the example inputs"
         return f"{table(head, rows)}\n{total}"
@@ -142,7 +141,7 @@ def layer_rows(model: nn.Module, trace: Trace, groups: Sequence[ChannelGroup]) -
     rows: list[LayerRow] = []
     for layer in uses:
         if layer in widths:
-            mine = {name: n for name, n in open_.get(layer, ())}
+            mine = dict(open_.get(layer, ()))
             rows.append(
                 LayerRow(
                     name=layer,
@@ -151,7 +150,8 @@ def layer_rows(model: nn.Module, trace: Trace, groups: Sequence[ChannelGroup]) -
                     group=", ".join(mine),
                     prunable=min(sum(mine.values()), widths[layer]),
                     reason="; ".join(dict.fromkeys(closed.get(layer, ()))),
-                    params=params.get(layer, 0) or prod(next(v.shape for n, v in trace.tensors.items() if layer_of(n) == layer)),
+                    params=params.get(layer, 0)
+                    or prod(next(v.shape for n, v in trace.tensors.items() if layer_of(n) == layer)),
                     macs=macs.get(layer, 0),
                 )
             )
@@ -160,7 +160,13 @@ def layer_rows(model: nn.Module, trace: Trace, groups: Sequence[ChannelGroup]) -
 
 def plan_table(plan: PruningPlan) -> str:
     rows = [
-        (", ".join(c.layers) or c.group, f"{c.width * c.positions}", f"{len(c.keep) * c.positions}", f"{c.ratio:.0%}", "")
+        (
+            ", ".join(c.layers) or c.group,
+            f"{c.width * c.positions}",
+            f"{len(c.keep) * c.positions}",
+            f"{c.ratio:.0%}",
+            "",
+        )
         for c in plan.cuts
     ]
     rows += [(", ".join(k.layers), str(k.width), str(k.width), "0%", k.reason) for k in plan.locked]

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from pruning_core.nodes import NODE, set_node_arguments
 from pruning_core.plan import AttributeMend, Rescale, TensorSlice
 from pruning_core.twin import like, named_tensors, twin
 
@@ -56,8 +57,12 @@ def cut_copy(
 
 
 def set_attributes(model: nn.Module, mends: Iterable[AttributeMend]) -> None:
+    mends = list(mends)
+    in_graph = [mend for mend in mends if mend.attribute.startswith(NODE)]
+    if in_graph and isinstance(model, fx.GraphModule):
+        set_node_arguments(model, in_graph)
     modules = dict(model.named_modules())
-    for mend in mends:
+    for mend in (mend for mend in mends if mend not in in_graph):
         setattr(modules[mend.module], mend.attribute, _as_kind(mend.new, getattr(modules[mend.module], mend.attribute)))
 
 
@@ -78,7 +83,8 @@ def standard_mends(model: nn.Module, pruned: nn.Module) -> list[AttributeMend]:
     `groups` of a convolution is not among them: it does not follow from one weight's shape.
     """
     found: list[AttributeMend] = []
-    after = dict(pruned.named_modules())
+    after: dict[str, nn.Module] = dict(pruned.named_modules())
+    module: nn.Module
     for name, module in model.named_modules():
         for attribute, of in _STANDARD:
             if isinstance(module, of.kinds):

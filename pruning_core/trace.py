@@ -21,6 +21,7 @@ from torch.nn.modules import module as nn_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_core import tree
+from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
 from pruning_core.twin import like, twin
 
@@ -88,9 +89,9 @@ def is_skipped(name: str) -> bool:
     return name in _SKIPPED
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, keep_whole: Callable[[str], bool]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.keep_whole = keep_whole
         self.known: dict[int, tuple[weakref.ref[Tensor], Value]] = {}
@@ -162,16 +163,13 @@ def _module_paths(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
 def quiet_kernels() -> Iterator[None]:
     """Fused kernels hide what a model computes: off while tracing."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
-    mkldnn = torch.backends.mkldnn.enabled
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-        torch.backends.mkldnn.enabled = mkldnn  # type: ignore[assignment]
 
 
 def meta_twin(model: nn.Module) -> nn.Module:
@@ -216,8 +214,7 @@ def record(
 
 
 def _call(module: nn.Module, inputs: ExampleInputs, recorder: _Recorder) -> Any:
-    if isinstance(module, torch.fx.GraphModule) and not inputs.kwargs:
-        from pruning_core.graphmodule import run_nodes
+    if isinstance(module, torch.fx.GraphModule):
 
         def at(node: str) -> None:
             recorder.key = node

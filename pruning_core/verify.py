@@ -84,7 +84,7 @@ class _CheckLinks(Links):
         return fixed(1) if n == 1 else self.fresh(n)
 
     def is_free(self, ids: Ids) -> bool:
-        return bool(len(ids) and ids[0] == WILD) or Links.is_free(self, ids)
+        return bool(len(ids) and ids[0] < 0) or Links.is_free(self, ids)
 
     def lock(self, ids: Ids, reason: str) -> None: ...
     def read(self, ids: Ids) -> None: ...
@@ -118,8 +118,10 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
         results = run_rule(ctx, axes)
         for value, wanted_value, ids in zip(new.outputs(), op.outputs(), results, strict=True):
             wanted = prediction.axes(wanted_value)
+            if value.index in axes:  # written in place: it keeps the ids it has
+                continue
             for k, (got, want) in enumerate(zip(ids, wanted, strict=True)):
-                if got is not want and not ((got == want) | (got == WILD)).all():
+                if got is not want and not ((got == want) | analysis.links.stand_in(got)).all():
                     detail = f"{op.name}: axis {k} of the output holds other channels than planned"
                     return Mismatch(op.index, "ids", detail, new.module)
             axes[value.index] = wanted
@@ -153,9 +155,9 @@ def constant_drift(op: Op, new: Op) -> float | None:
     if not (is_pointwise(op.func) or op.name in {"aten.full", "aten.new_full", "aten.full_like", "aten.scalar_tensor"}):
         return None
     for old, now in zip((*op.args, *op.kwargs.values()), (*new.args, *new.kwargs.values()), strict=False):
-        if isinstance(old, int | float) and isinstance(now, int | float) and not isinstance(old, bool):
-            if old != now and not math.isclose(old, now, rel_tol=1e-9):
-                return now / old if old else math.inf
+        numbers = isinstance(old, int | float) and isinstance(now, int | float) and not isinstance(old, bool)
+        if numbers and old != now and not math.isclose(old, now, rel_tol=1e-9):
+            return now / old if old else math.inf
     return None
 
 

@@ -42,8 +42,7 @@ ALLOCATORS: Registry[Callable[[Sequence[ScoredGroup], Budget], dict[str, float]]
 def round_kept(kept: float, group: ScoredGroup, budget: Budget) -> int:
     """Whole channels to keep: a multiple of `round_to` in positions, at least `min_channels`, at most all of them."""
     step = budget.round_to // math.gcd(budget.round_to, group.positions)
-    rounding = {"nearest": _half_up, "up": math.ceil, "down": math.floor}[budget.round_mode]
-    steps = rounding(round(kept / step, 9))
+    steps = _ROUNDING[budget.round_mode](round(kept / step, 9))
     floor = max(1, math.ceil(budget.min_channels / group.positions))
     whole = group.channels if kept >= group.channels else steps * step
     return min(max(whole, floor), group.channels)
@@ -51,3 +50,6 @@ def round_kept(kept: float, group: ScoredGroup, budget: Budget) -> int:
 
 def _half_up(x: float) -> int:
     return math.floor(x + 0.5)
+
+
+_ROUNDING: dict[str, Callable[[float], int]] = {"nearest": _half_up, "up": math.ceil, "down": math.floor}

@@ -9,7 +9,7 @@ import numpy as np
 
 from pruning_core.coupling.rules import RULES
 from pruning_core.coupling.rules.elementwise import is_pointwise, pointwise
-from pruning_core.coupling.rules.table import Choice, Context, Sym, bind, symbols
+from pruning_core.coupling.rules.table import Choice, Context, bind, symbols
 from pruning_core.coupling.units import Axes, Ids, Links, all_fixed, fixed
 from pruning_core.trace import Op, Trace, Value
 from pruning_core.tree import is_prunable_dtype
@@ -129,6 +129,7 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
             else:  # written in place: what was there and what is there now go together
                 for old, new in zip(known, found, strict=True):
                     links.join(old, new)
+                axes[value.index] = tuple(new if links.is_free(old) else old for old, new in zip(known, found, strict=True))
         for operand, axis, reason in locks.get(op.index, ()):
             value = (*op.inputs(), *op.outputs())[operand]
             links.lock(axes[value.index][axis], reason)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pruning_core.coupling.analysis import Analysis
 from pruning_core.coupling.units import Ids, is_fixed
+from pruning_core.trace import Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +66,15 @@ def emitted_axes(analysis: Analysis) -> set[tuple[str, int]]:
                 first[int(ids[0])] = (name, axis)
     starts = np.array(sorted(first), dtype=np.int64)
     found: set[tuple[str, int]] = set()
-    last = max((int(analysis.axes[v.index][k][-1]) for n, v in analysis.trace.tensors.items()
-                for k in range(len(v.shape)) if not is_fixed(analysis.axes[v.index][k])), default=0)
+    last = max(
+        (
+            int(analysis.axes[v.index][k][-1])
+            for n, v in analysis.trace.tensors.items()
+            for k in range(len(v.shape))
+            if not is_fixed(analysis.axes[v.index][k])
+        ),
+        default=0,
+    )
     for ids in analysis.links.emits:
         live = ids[(ids != 0) & (ids <= last)]
         if len(live):
@@ -98,8 +106,8 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     for ids, why in analysis.links.approximations:
         for label in np.unique(labels[ids[ids != 0]]):
             approximate.setdefault(int(label), why)
-    by_signature: dict[int, list[tuple[str, int, np.ndarray]]] = {}
-    order: dict[int, np.ndarray] = {}
+    by_signature: dict[int, list[tuple[str, int, Ids]]] = {}
+    order: dict[int, Ids] = {}
     ordered_axes = sorted(axes, key=lambda a: (a[0], a[1]) not in produced)  # outputs of layers come first
     for name, axis, ids in ordered_axes:
         codes = signature[labels[ids]]
@@ -122,7 +130,7 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     return groups
 
 
-def _by_reason(channels: np.ndarray, locked: dict[int, str], read: np.ndarray) -> Iterable[tuple[np.ndarray, str]]:
+def _by_reason(channels: Ids, locked: dict[int, str], read: Ids) -> Iterable[tuple[Ids, str]]:
     """Parts of a signature with one answer each: prunable, or one reason why not."""
     reasons = [
         locked.get(int(label), "" if read[label] else "nothing reads these channels in a way that can be cut")
@@ -146,7 +154,7 @@ def _name(members: tuple[Member, ...], taken: set[str]) -> str:
     return name
 
 
-def in_order_of_use(analysis: Analysis) -> list[tuple[str, object]]:
+def in_order_of_use(analysis: Analysis) -> list[tuple[str, Value]]:
     trace = analysis.trace
     by_index = {value.index: name for name, value in trace.tensors.items()}
     names: dict[str, None] = {}

@@ -78,6 +78,12 @@ class Links:
         k = bisect_right(self.free_starts, int(ids[0])) - 1
         return k >= 0 and int(ids[0]) < self.free_stops[k]
 
+    def stand_in(self, ids: Ids) -> NDArray[np.bool_]:
+        """[n] flags: ids of constant fills, or negative ones: they stand for whatever they are tied to."""
+        starts, stops = np.array([0, *self.free_starts]), np.array([0, *self.free_stops])
+        k = np.searchsorted(starts, np.maximum(ids, 0), side="right") - 1
+        return np.asarray((ids < 0) | (ids < stops[k]))
+
     def join(self, a: Ids, b: Ids) -> Ids:
         """Position by position: removed together or not at all. A fixed partner locks. Returns the ids to carry on."""
         if a is b:

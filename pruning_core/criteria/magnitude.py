@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pruning_core.criteria.table import CRITERIA, ChannelView
@@ -13,7 +14,8 @@ def l2_norm(view: ChannelView) -> Tensor:
 
     Reference: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (there with the L1 norm).
     """
-    return view.weight_CR.float().norm(p=2, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(view.weight_CR.float(), dim=1)
+    return norms
 
 
 @CRITERIA.register

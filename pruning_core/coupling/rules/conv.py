@@ -40,10 +40,9 @@ def _grouped(ctx: Context, channels: Any, weight: Sym, groups: int, transposed: 
     links = ctx.links
     per_in, per_out = len(channels) // groups, (weight.shape[1] if transposed else weight.shape[0] // groups)
     options = [1, 0] if per_in > 1 else [0]
+    taken = 0
     if (per_in > 1 or per_out > 1) and groups > 1:
         taken = ctx.choose("groups", (groups, per_in), options, channels)
-    else:
-        taken = 0
     if taken < 0:
         links.lock_axes((channels, *weight.axes[:2]), f"no factor of the groups can stay prunable in {links.where()}")
         return fixed(groups * per_out)

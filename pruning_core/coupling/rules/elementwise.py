@@ -47,7 +47,8 @@ _SAME = (
     "aten.clone aten.contiguous aten.to aten._to_copy aten.dropout aten.dropout_ aten.feature_dropout aten.alpha_dropout"
     " aten.feature_alpha_dropout aten.native_dropout aten.bernoulli aten.type_as aten.float aten.alias_copy"
     " aten.requires_grad_ aten.detach_ aten.detach_copy aten.lift_fresh_copy aten.cpu aten.cuda aten.positive"
-    " aten.resolve_conj aten.resolve_neg aten.conj aten._conj aten._conj_physical aten.conj_physical aten.fake_quantize_per_tensor_affine"
+    " aten.resolve_conj aten.resolve_neg aten.conj aten._conj aten._conj_physical aten.conj_physical"
+    " aten.fake_quantize_per_tensor_affine"
 )
 
 
@@ -62,7 +63,8 @@ _POINTWISE = (
     " aten.rrelu aten.rrelu_ aten.hardsigmoid aten.log_sigmoid aten.softplus aten.floor_divide aten.square aten.square_"
     " aten.divide aten.multiply aten.subtract aten.lerp aten.lerp_ aten.clip aten.absolute aten.negative"
     " aten.isfinite aten.isinf aten.isnan aten.fill_ aten.zero_ aten.special_expit aten.polar aten.complex aten.angle"
-    " aten.log_sigmoid_forward aten.selu_ aten.celu_ aten.greater aten.less aten.greater_equal aten.less_equal aten.not_equal"
+    " aten.log_sigmoid_forward aten.selu_ aten.celu_ aten.greater aten.less aten.greater_equal aten.less_equal"
+    " aten.not_equal"
     " aten.arctan aten.float_power aten.fix aten.clamp_min aten.clamp_max aten.erf aten._prelu_kernel aten.nan_to_num"
     " aten.mul aten.add aten.sub aten.div aten.mul_ aten.add_ aten.sub_ aten.div_ aten.relu aten.relu_ aten.gelu aten.silu"
     " aten.silu_ aten.sigmoid aten.tanh aten.hardtanh aten.hardtanh_ aten.hardswish aten.hardswish_ aten.hardsigmoid_"

@@ -63,3 +63,33 @@ def gather(ctx: Context, x: Sym, dim: int, index: Sym, **_: Any) -> Axes:
 def triangle(ctx: Context, x: Sym, *_: Any) -> Axes:
     ctx.links.lock_axes(x.axes[-2:], f"a triangle of positions in {ctx.links.where()}")
     return x.axes
+
+
+@rule("aten.index_add", "aten.index_add_", "aten.index_copy", "aten.index_copy_", "aten.index_fill", "aten.index_fill_")
+def index_write(ctx: Context, x: Sym, dim: int, _index: Sym, source: Any = None, **_: Any) -> Axes:
+    """Rows of `source` go to positions of one axis; the other axes are tied."""
+    dim %= max(x.ndim, 1)
+    ctx.links.lock(x.axes[dim], f"written by position by {ctx.links.where()}")
+    if isinstance(source, Sym) and source.ndim == x.ndim:
+        ctx.links.lock(source.axes[dim], f"written by position by {ctx.links.where()}")
+        for d in range(x.ndim):
+            if d != dim:
+                ctx.links.join(x.axes[d], source.axes[d])
+    return x.axes
+
+
+@rule("aten.index_put", "aten.index_put_", "aten._index_put_impl_")
+def index_put(ctx: Context, x: Sym, indices: tuple[Sym | None, ...], values: Sym, *_: Any) -> Axes:
+    """The indexed axes are fixed; trailing axes that no index touches are tied to the values' trailing axes."""
+    touched = sum(
+        1 if item is None or item.dtype not in {torch.bool, torch.uint8} else max(item.ndim, 1) for item in indices
+    )
+    where = ctx.links.where()
+    ctx.links.lock_axes(x.axes[:touched], f"written by position by {where}")
+    rest = x.axes[touched:]
+    for back in range(1, len(rest) + 1):
+        if back <= values.ndim and len(values.axes[-back]) == len(rest[-back]):
+            ctx.links.join(rest[-back], values.axes[-back])
+        elif back <= values.ndim and len(values.axes[-back]) != 1:
+            ctx.links.lock(rest[-back], f"written by position by {where}")
+    return x.axes

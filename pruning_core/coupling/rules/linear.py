@@ -6,7 +6,7 @@ from typing import Any
 
 from pruning_core.coupling.rules.elementwise import align
 from pruning_core.coupling.rules.table import Context, Sym, rule
-from pruning_core.coupling.units import Axes, Ids
+from pruning_core.coupling.units import Axes, Ids, all_fixed, fixed
 
 
 def contract(ctx: Context, a: Ids, b: Ids) -> None:
@@ -33,7 +33,7 @@ def addmm(ctx: Context, bias: Sym, a: Sym, b: Sym, **_: Any) -> Axes:
     return align(ctx, [bias, Sym(out, bias.dtype)], len(out))
 
 
-@rule("aten.mm", "aten.bmm", "aten.matmul", "aten.mv", "aten.dot")
+@rule("aten.mm", "aten.bmm", "aten.matmul", "aten.mv", "aten.dot", "aten.vdot")
 def matmul(ctx: Context, a: Sym, b: Sym) -> Axes:
     """[..., M, K] @ [..., K, N] -> [..., M, N], batch axes broadcast; vectors have no M or no N."""
     contract(ctx, a.axes[-1], b.axes[-2] if b.ndim > 1 else b.axes[0])
@@ -98,3 +98,17 @@ def embedding(ctx: Context, weight: Sym, indices: Sym, *_: Any) -> Axes:
     ctx.links.lock(weight.axes[0], f"looked up by number by {ctx.links.where()}")
     ctx.links.emit(weight.axes[1])
     return (*indices.axes, weight.axes[1])
+
+
+@rule("aten.embedding_bag", "aten._embedding_bag")
+def embedding_bag(ctx: Context, weight: Sym, *_: Any, **__: Any) -> list[Axes]:
+    """weight [V, D] -> [bags, D] and three integer tensors."""
+    ctx.links.lock(weight.axes[0], f"looked up by number by {ctx.links.where()}")
+    ctx.links.emit(weight.axes[1])
+    shapes = ctx.out_shapes
+    return [(fixed(shapes[0][0]), weight.axes[1]), *(all_fixed(shape) for shape in shapes[1:])]
+
+
+@rule("aten.outer", "aten.ger")
+def outer(ctx: Context, a: Sym, b: Sym) -> Axes:
+    return (*a.axes, *b.axes)

@@ -96,3 +96,13 @@ def col2im(ctx: Context, x: Sym, _size: Any, kernel: tuple[int, int], *_: Any) -
     ctx.links.lock_axes(x.axes[-1:], f"spatial positions of {ctx.links.where()}")
     shape = ctx.out_shapes[0]
     return (*x.axes[:-2], c, fixed(shape[-2]), fixed(shape[-1]))
+
+
+@rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c")
+def fft(ctx: Context, x: Sym, dims: Any, *_: Any, **__: Any) -> Axes:
+    """Positions of the transformed axes mix; the others pass."""
+    axes = list(x.axes)
+    for dim in (dims,) if isinstance(dims, int) else dims:
+        ctx.links.lock(axes[dim], f"transformed by {ctx.links.where()}")
+        axes[dim] = fixed(ctx.out_shapes[0][dim])
+    return tuple(axes)

@@ -64,10 +64,14 @@ class Choice:
 class Steering(Protocol):
     """Decisions from outside the walk (`analysis.Decisions`)."""
 
-    choices: Mapping[tuple[int, int], int]
-    ties: frozenset[int]
-    reshape_axis: str
-    group_axis: str
+    @property
+    def choices(self) -> Mapping[tuple[int, int], int]: ...
+    @property
+    def ties(self) -> frozenset[int]: ...
+    @property
+    def reshape_axis(self) -> str: ...
+    @property
+    def group_axis(self) -> str: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -125,10 +129,8 @@ class Context:
         if is_fixed(ids):
             return [fixed(n) for n in factors]
         varying = [k for k in range(len(factors)) if factors[k] > 1 and (grid != grid.take([0], axis=k)).any()]
-        if len(varying) == 1:  # the other factors only repeat it
-            taken = varying[0]
-        else:
-            taken = self.choose(kind, factors, options, ids)
+        # one varying factor: the others only repeat it, and nothing is to be chosen
+        taken = varying[0] if len(varying) == 1 else self.choose(kind, factors, options, ids)
         if taken < 0:
             self.links.lock(ids, f"no factor of the split {factors} can stay prunable in {self.links.where()}")
             return [fixed(n) for n in factors]
