@@ -141,8 +141,10 @@ def _judge(send: Any, engine: str, suite: str, name: str) -> dict[str, Any]:
     params, macs = _size(cut.model, inputs)
     send.send({"stage": "check", "params_after": params, "macs_after": macs})
     verdict = compare(subject.build, cut.model, cut.keep, inputs, LARGE)
-    return {
-        "status": "right" if verdict.right else "wrong",
+    found: dict[str, Any] = {"status": "right" if verdict.right else "wrong"}
+    if verdict.right and not verdict.exact and cut.facts.get("approximate") == []:
+        found = {"status": "wrong", "error": "differs from the masked original, and the plan calls nothing approximate"}
+    return found | {
         "mask_error": verdict.error,
         "neutral_error": verdict.neutral_error,
         "effect": verdict.effect,

@@ -117,7 +117,7 @@ def locate(original: dict[str, Tensor], pruned: dict[str, Tensor]) -> Keep:
         at = torch.searchsorted(values, after.detach().flatten()).clamp(max=len(values) - 1)
         places = torch.stack(torch.unravel_index(order[at], before.shape)).view(before.ndim, *after.shape)
         keep[name] = {
-            axis: tuple(places[axis].movedim(axis, 0).flatten(1).mode(1).values.tolist())
+            axis: tuple(places[axis].movedim(axis, 0).reshape(after.shape[axis], -1).mode(1).values.tolist())
             for axis in range(before.ndim)
             if before.shape[axis] != after.shape[axis]
         }

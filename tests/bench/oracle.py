@@ -31,12 +31,16 @@ class Verdict:
     dtype: str
 
     @property
-    def best(self) -> float:
-        return self.error if self.neutral_error is None else min(self.error, self.neutral_error)
+    def right(self) -> bool:
+        return self.exact or (self.neutral_error is not None and self.neutral_error < self.tolerance)
 
     @property
-    def right(self) -> bool:
-        return self.best < (1e-4 if self.dtype == "float64" else 1e-2)
+    def exact(self) -> bool:
+        return self.error < self.tolerance
+
+    @property
+    def tolerance(self) -> float:
+        return 1e-4 if self.dtype == "float64" else 1e-2
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -231,6 +235,16 @@ def _group_norm(out: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None,
     return (_affine(x, weight, None if bias is None else bias.view(-1, *tail)), *out[1:])
 
 
+def _per_channel(x: Tensor, _weight: Any, _bias: Any, _mean: Any, _var: Any, training: bool, *_: Any) -> int:
+    return x.numel() // x.shape[1] if training else 0
+
+
+def _batch_norm(
+    out: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, _mean: Any, _var: Any, training: bool, *_: Any
+) -> Any:
+    return _group_norm(out, x, weight, bias) if training else out
+
+
 def _identity(_out: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x.clone()
 
@@ -253,5 +267,6 @@ _RULES: dict[Any, tuple[Callable[..., int], Callable[..., Any]]] = {
     aten._log_softmax.default: (_reduced, _identity),
     aten.native_layer_norm.default: (_shape, _layer_norm),
     aten._fused_rms_norm.default: (_shape, _rms_norm),
+    aten.native_batch_norm.default: (_per_channel, _batch_norm),
     aten.native_group_norm.default: (lambda x, *_: x.shape[1], _group_norm),
 }

@@ -54,7 +54,7 @@ def _failures(records: list[Record]) -> str:
         if record["status"] == "right":
             continue
         why = record.get("error", "").split("\n")[0]
-        if record["status"] == "wrong":
+        if record["status"] == "wrong" and not why:
             why = f"mask error {record['mask_error']:.1e}, neutral {record['neutral_error']}"
         lines.append(f"{record['engine']} {record['suite']}/{record['model']}: {record['status']}: {why}")
     return "\n".join(lines)
