@@ -15,7 +15,7 @@ from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_sha
 from pruning_core.inputs import ExampleInputs
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
-from pruning_core.planner import Draft, Subject, make_plan, redraft, study, throwaway
+from pruning_core.planner import Draft, Subject, make_plan, redraft, reference, study, throwaway
 from pruning_core.report import ModelReport, PruneReport, layer_rows
 from pruning_core.spec import PruningSpec
 from pruning_core.surgery import cut_copy
@@ -74,7 +74,7 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
 def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:
     pruned = throwaway(subject, list(plan.slices), list(plan.mends), list(plan.rescales))
     undone = frozenset(rescale.call for rescale in plan.rescales)
-    mismatch = compare(draft.prediction, subject.retrace(pruned), undone)
+    mismatch = compare(reference(subject, draft), subject.retrace(pruned), undone)
     if mismatch is not None:
         raise VerifyError(mismatch.detail, f"module {mismatch.module!r}", "re-plan this model")
     return cut_copy(subject.model, plan.slices, plan.mends, plan.rescales)

@@ -28,6 +28,7 @@ _STATISTICS = (
     "aten.layer_norm aten.native_layer_norm aten.rms_norm aten._fused_rms_norm aten.group_norm aten.native_group_norm"
     " aten.mean aten.amax aten.amin aten.logsumexp aten.prod aten.var aten.std aten.var_mean aten.std_mean aten.max aten.min"
     " aten.softmax aten._softmax aten.log_softmax aten._log_softmax aten._safe_softmax aten._weight_norm aten.any aten.all"
+    " aten.batch_norm aten.native_batch_norm aten.instance_norm"
     " aten._weight_norm_interface aten.scaled_dot_product_attention aten.median"
 )
 STATISTICS = frozenset(_STATISTICS.split())

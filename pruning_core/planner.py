@@ -6,6 +6,7 @@ with a plan that verifies, at worst with the one that cuts nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from pruning_core import repair
+from pruning_core import repair, tree
 from pruning_core.arguments import node_mends
 from pruning_core.coupling.analysis import Analysis, Decisions, analyse, resolve
 from pruning_core.coupling.groups import ChannelGroup, channel_groups
 from pruning_core.coupling.rules import has_rule
-from pruning_core.coupling.units import is_fixed
+from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.errors import ModelError, VerifyError
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.inputs import ExampleInputs
@@ -54,6 +55,7 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
     """
     check_model(model)
     tensors = named_tensors(model)
+    check_devices(tensors, inputs)
     copy = meta_twin(model)
     trace = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=False)
     if trace.error is not None:
@@ -84,6 +86,42 @@ def check_model(model: nn.Module) -> None:
         raise ModelError("the model is a TorchScript module", "the model", "pass the nn.Module it was made from")
     if isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
         raise ModelError("the model is compiled", "the model", "pass model._orig_mod and compile the result again")
+
+
+def check_devices(tensors: dict[str, Tensor], inputs: ExampleInputs) -> None:
+    """Raises: ModelError when an example input lies on another device than the model. Meta models take any input."""
+    devices = {t.device for t in tensors.values()}
+    for tensor in tree.tensors((inputs.args, inputs.kwargs)):
+        if len(devices) == 1 and tensor.device not in devices and not {"meta"} & {d.type for d in devices}:
+            raise ModelError(
+                f"an example input is on {tensor.device}, the model on {next(iter(devices))}",
+                "example_inputs",
+                f"move it there: x.to({str(next(iter(devices)))!r})",
+            )
+
+
+def check_finite(tensors: dict[str, Tensor]) -> None:
+    """Raises: ModelError that names the first tensor with NaN or infinite entries. Masks of -inf in buffers are fine."""
+    for name, tensor in tensors.items():
+        readable = isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and tensor.device.type != "meta"
+        if readable and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(
+                "the weights hold NaN or infinite values",
+                f"parameter {name!r}",
+                "load a checkpoint whose training did not diverge",
+            )
+
+
+def check_prunable(draft: Draft, spec: PruningSpec) -> None:
+    """Raises: ModelError with the reasons when a cut was asked for and no group of channels is open to one."""
+    if draft.kept or not (spec.ratio or spec.ratios):
+        return
+    reasons = dict.fromkeys(draft.left[g.name] for g in draft.groups if g.name in draft.left and g.layers)
+    raise ModelError(
+        "no channel of this model can be pruned: " + "; ".join(list(reasons)[:4]),
+        "the whole model",
+        "inspect(model, example_inputs) lists every layer with its reason; widen `include`, narrow `exclude`",
+    )
 
 
 def _cannot_run(trace: Trace) -> ModelError:
@@ -154,7 +192,37 @@ def attempt(subject: Subject, draft: Draft) -> None:
     pruned = throwaway(subject, draft.slices, draft.mends, draft.rescales)
     undone = frozenset(rescale.call for rescale in draft.rescales)
     draft.retraced = subject.retrace(pruned)
-    draft.mismatch = compare(draft.prediction, draft.retraced, undone)
+    draft.mismatch = compare(reference(subject, draft), draft.retraced, undone)
+
+
+def reference(subject: Subject, draft: Draft) -> Prediction:
+    """What the pruned run is compared with. A run on real values is compared with the original on the pruned values.
+
+    Where sizes depend on values (routing, detection), the original's own run says nothing about the pruned one: it is
+    run again with the removed entries of its tensors at zero.
+    """
+    if not subject.trace.real or not draft.slices:
+        return draft.prediction
+    muted = real_twin(subject.model, copy=True)
+    named = named_tensors(muted)
+    for cut in draft.slices:
+        gone = np.setdiff1d(np.arange(cut.width), cut.keep)
+        named[cut.tensor].data.index_fill_(cut.axis, torch.from_numpy(gone).to(named[cut.tensor].device), 0)
+    trace = subject.retrace(muted)
+    if trace.error is not None or [op.func for op in trace.ops] != [op.func for op in subject.trace.ops]:
+        return draft.prediction
+    choices = {key: choice.taken for key, choice in draft.analysis.choices.items()}
+    analysis = analyse(trace, draft.analysis.decisions.with_choices(choices))
+    return Prediction(analysis, removed_labels(analysis, draft.slices))
+
+
+def removed_labels(analysis: Analysis, slices: Iterable[TensorSlice]) -> Ids:
+    """The components that the slices remove."""
+    gone: list[Ids] = []
+    for cut in slices:
+        gone.append(analysis.labels[np.delete(analysis.tensor_axes(cut.tensor)[cut.axis], cut.keep)])
+    removed: Ids = np.unique(np.concatenate(gone)) if gone else np.empty(0, dtype=np.int64)
+    return removed[removed != analysis.labels[0]]
 
 
 def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[AttributeMend], rescales: list[Rescale]) -> nn.Module:
@@ -166,12 +234,14 @@ def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
 
     Raises: ModelError when the weights cannot be scored; VerifyError when not even an uncut copy traces like the model.
     """
+    check_finite(subject.tensors)
     decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis)
     scorer = Scorer(subject.tensors, spec.criterion)
     for _ in range(MAX_ROUNDS):
         draft = make_draft(resolve(subject.trace, decisions), scorer, spec)
         try_draft(subject, draft)
         if draft.mismatch is None:
+            check_prunable(draft, spec)
             return to_plan(subject, draft, spec), draft
         if not draft.slices:
             raise VerifyError(
@@ -217,10 +287,5 @@ def redraft(subject: Subject, plan: PruningPlan) -> Draft:
     """The draft that a stored plan stands for, on this model: same choices, removed ids read off the slices."""
     decisions = Decisions(choices={(op, k): taken for op, k, taken in plan.choices})
     analysis = analyse(subject.trace, decisions)
-    gone: list[np.ndarray] = []
-    for cut in plan.slices:
-        ids = analysis.tensor_axes(cut.tensor)[cut.axis]
-        gone.append(analysis.labels[np.delete(ids, cut.keep)])
-    removed = np.unique(np.concatenate(gone)) if gone else np.empty(0, dtype=np.int64)
-    prediction = Prediction(analysis, removed[removed != analysis.labels[0]])
+    prediction = Prediction(analysis, removed_labels(analysis, plan.slices))
     return Draft(analysis, [], {}, {}, prediction, slices_of(prediction), list(plan.mends), list(plan.rescales))

@@ -172,6 +172,7 @@ def plan_table(plan: PruningPlan) -> str:
     rows += [(", ".join(k.layers), str(k.width), str(k.width), "0%", k.reason) for k in plan.locked]
     notes = [f"approximate: {group}: {why}" for group, why in plan.approximate]
     notes += [f"set {m.module}.{m.attribute}: {m.old} -> {m.new}" for m in plan.mends if m.attribute not in _OBVIOUS]
+    notes += [f"scaled {r.tensor} by {r.factor:.4g} in {len(r.positions)} rows, for a constant" for r in plan.rescales]
     return "\n".join([table(("layers", "before", "after", "removed", "why it was left alone"), rows), *notes])
 
 

@@ -80,7 +80,8 @@ def _as_kind(new: Any, old: Any) -> Any:
 def standard_mends(model: nn.Module, pruned: nn.Module) -> list[AttributeMend]:
     """Sizes that PyTorch's own layers keep of their weights' shapes, where the pruned weights have others.
 
-    `groups` of a convolution is not among them: it does not follow from one weight's shape.
+    `groups` of a convolution is not among them: it does not follow from one weight's shape. The caller's model is only
+    asked for what it stores: a parametrized weight is computed on access, and may change the model's state.
     """
     found: list[AttributeMend] = []
     after: dict[str, nn.Module] = dict(pruned.named_modules())
@@ -88,9 +89,10 @@ def standard_mends(model: nn.Module, pruned: nn.Module) -> list[AttributeMend]:
     for name, module in model.named_modules():
         for attribute, of in _STANDARD:
             if isinstance(module, of.kinds):
-                old, new = of.size(module), of.size(after[name])
-                if old != new and getattr(module, attribute, None) == old:
-                    found.append(AttributeMend(module=name, attribute=attribute, old=_plain(old), new=_plain(new)))
+                held, new = getattr(module, attribute, None), of.size(after[name])
+                stored = of.stored_size(module)
+                if new is not None and held != new and held is not None and stored in (None, held):
+                    found.append(AttributeMend(module=name, attribute=attribute, old=_plain(held), new=_plain(new)))
     return found
 
 
@@ -104,6 +106,10 @@ class _Size:
     def __init__(self, kinds: Sequence[type], parameter: str, read: Any) -> None:
         self.kinds = tuple(kinds)
         self.parameter, self.read = parameter, read
+
+    def stored_size(self, module: nn.Module) -> Any:
+        tensor = module._parameters.get(self.parameter, module._buffers.get(self.parameter))
+        return self.read(tensor.shape) if isinstance(tensor, Tensor) else None
 
     def size(self, module: nn.Module) -> Any:
         tensor = getattr(module, self.parameter, None)

@@ -177,9 +177,9 @@ def meta_twin(model: nn.Module) -> nn.Module:
     return twin(model, lambda t: like(t, t.detach().to("meta")))
 
 
-def real_twin(model: nn.Module) -> nn.Module:
-    """A runnable throw-away copy that shares the parameters' memory; buffers are copied, for a forward may write them."""
-    return twin(model, lambda t: like(t, t.detach() if isinstance(t, nn.Parameter) else t.detach().clone()))
+def real_twin(model: nn.Module, *, copy: bool = False) -> nn.Module:
+    """A runnable throw-away copy. It shares the parameters' memory, unless `copy`; a forward may write the buffers."""
+    return twin(model, lambda t: like(t, t.detach() if isinstance(t, nn.Parameter) and not copy else t.detach().clone()))
 
 
 def record(

@@ -51,9 +51,27 @@ def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
         visit(module._parameters, 1)
         visit(module._buffers, 1)
         for key, value in module.__dict__.items():
-            if key not in {"_parameters", "_buffers", "_modules"}:
+            if key not in _STORES:
                 visit(value, 3)
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, dict(memo))
+    except TypeError:  # an attribute that cannot be copied (an operator, a lock, an open file): the copy shares it
+        for module in model.modules():
+            for key, value in module.__dict__.items():
+                if key not in _STORES and not _can_be_copied(value, memo):
+                    memo[id(value)] = value
+        return copy.deepcopy(model, memo)
+
+
+_STORES = {"_parameters", "_buffers", "_modules"}
+
+
+def _can_be_copied(value: object, memo: dict[int, Any]) -> bool:
+    try:
+        copy.deepcopy(value, dict(memo))
+    except TypeError:
+        return False
+    return True
 
 
 def like(original: Tensor, data: Tensor) -> Tensor:

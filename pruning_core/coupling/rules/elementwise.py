@@ -12,22 +12,23 @@ from pruning_core.coupling.units import Axes, Ids, fixed
 
 
 def align(ctx: Context, operands: Sequence[Sym], ndim: int) -> Axes:
-    """Broadcast like PyTorch: right-aligned axes; those longer than 1 are tied to each other."""
+    """Broadcast like PyTorch: right-aligned axes of one length are tied; one broadcast from 1 ties nothing."""
     out: list[Ids] = []
     for back in range(ndim, 0, -1):
+        axes = [sym.axes[-back] for sym in operands if sym.ndim >= back]
+        length = max((len(ids) for ids in axes), default=1)
         ids: Ids | None = None
-        for sym in operands:
-            if sym.ndim >= back and len(sym.axes[-back]) != 1:
-                mine = sym.axes[-back]
+        for mine in axes:
+            if len(mine) == length:
                 ids = mine if ids is None else _join_axis(ctx, ids, mine)
+            else:  # a single channel that is spread over the others
+                ctx.links.lock(mine, f"broadcast by {ctx.links.where()}")
         out.append(fixed(1) if ids is None else ids)
     return tuple(out)
 
 
 def _join_axis(ctx: Context, a: Ids, b: Ids) -> Ids:
     """A constant fill takes the ids of its partner, even where those are fixed."""
-    if len(a) != len(b):
-        return a
     joined = ctx.links.join(a, b)
     return b if ctx.links.is_free(a) and joined is a else joined
 

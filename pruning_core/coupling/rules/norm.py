@@ -26,6 +26,10 @@ def _tie(ctx: Context, ids: Ids, *params: Sym | None) -> None:
 def batch_norm(ctx: Context, x: Sym, *args: Any, **_: Any) -> list[Axes]:
     """x [N, C, ...] with weight, bias, mean, variance [C]: per channel, so a cut is exact."""
     _tie(ctx, x.axes[1], *(arg for arg in args[:4] if isinstance(arg, Sym)))
+    training = len(args) > 4 and args[4] is True and ctx.op.name != "aten._native_batch_norm_legit_no_training"
+    if training:
+        for ids in (x.axes[0], *x.axes[2:]):
+            ctx.links.approximate(ids, "batch_norm runs over the pruned axis")
     return [x.axes, *(tuple(x.axes[1:2]) if len(s) == 1 else tuple(fixed(n) for n in s) for s in ctx.out_shapes[1:])]
 
 

@@ -1,0 +1,97 @@
+"""The retrace must catch a pruned model that runs and yet reads the wrong channels."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pruning_core as pc
+from pruning_core.inputs import ExampleInputs
+from pruning_core.planner import make_plan, study, throwaway
+from pruning_core.verify import compare
+from tests.models import seeded
+
+
+class TwoHalves(nn.Module):
+    """Reads its channels by positions that it holds itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = 0, 24
+        self.width = 24
+        self.conv = nn.Conv2d(3, 48, 3)
+        self.left, self.right = nn.Conv2d(24, 8, 1), nn.Conv2d(24, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        left = y[:, self.first : self.first + self.width]
+        return self.left(left) + self.right(y[:, self.second : self.second + self.width])
+
+
+def test_shifted_channels_are_caught_though_all_shapes_fit() -> None:
+    subject = study(seeded(TwoHalves)(), ExampleInputs.of(torch.randn(1, 3, 8, 8)))
+    plan, draft = make_plan(subject, pc.PruningSpec(ratio=0.5))
+    pruned = throwaway(subject, list(plan.slices), list(plan.mends), [])
+    assert (pruned.width, pruned.second) == (12, 12)
+    assert compare(draft.prediction, subject.retrace(pruned)) is None
+    pruned.second = 11
+    found = compare(draft.prediction, subject.retrace(pruned))
+    assert found is not None
+    assert found.kind == "ids"
+
+
+def test_a_changed_constant_is_caught() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.scale = nn.Linear(8, 16), nn.Linear(16, 4), 0.5
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x) * self.scale)
+
+    subject = study(seeded(Scaled)(), ExampleInputs.of(torch.randn(2, 8)))
+    plan, draft = make_plan(subject, pc.PruningSpec(ratio=0.5))
+    pruned = throwaway(subject, list(plan.slices), list(plan.mends), [])
+    pruned.scale = 1.0
+    found = compare(draft.prediction, subject.retrace(pruned))
+    assert found is not None
+    assert (found.kind, found.factor) == ("constant", 2.0)
+
+
+def test_an_unknown_op_locks_and_says_so() -> None:
+    @torch.library.custom_op("secateur_test::opaque", mutates_args=())
+    def opaque(x: Tensor) -> Tensor:
+        return x.flip(1).clone()
+
+    opaque.register_fake(lambda x: torch.empty_like(x))
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 16, 1), _Call(opaque), nn.Conv2d(16, 32, 1), nn.Conv2d(32, 4, 1)))()
+    plan = pc.plan(model, torch.randn(1, 3, 4, 4), pc.PruningSpec())
+    reasons = {lock.group: lock.reason for lock in plan.locked}
+    assert reasons["0"] == "locked: no rule for secateur_test.opaque"
+    assert [cut.layers for cut in plan.cuts] == [("2",)]
+
+
+def test_a_rule_for_a_custom_op_in_five_lines() -> None:
+    @torch.library.custom_op("secateur_test::swish", mutates_args=())
+    def swish(x: Tensor) -> Tensor:
+        return x * x.sigmoid()
+
+    swish.register_fake(lambda x: torch.empty_like(x))
+
+    @pc.rule("secateur_test.swish")
+    def swish_rule(ctx: pc.Context, x: pc.Sym) -> object:
+        return x.axes
+
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 16, 1), _Call(swish), nn.Conv2d(16, 4, 1)))()
+    result = pc.prune(model, torch.randn(1, 3, 4, 4), pc.PruningSpec(), check="numeric")
+    assert [cut.layers for cut in result.plan.cuts] == [("0",)]
+    with pytest.raises(pc.SpecError, match="exists"):
+        pc.rule("secateur_test.swish")(swish_rule)
+
+
+class _Call(nn.Module):
+    def __init__(self, fn: object) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fn(x)  # type: ignore[operator, no-any-return]
