@@ -64,8 +64,8 @@ def _vision(name: str) -> Subject:
     if name.startswith("vit"):
         side = 112 if name.endswith("14") else 96
         options["image_size"] = side
-    if name in ("inception_v3", "googlenet"):
-        options["init_weights"] = False
+    if name in ("inception_v3", "googlenet"):  # without the auxiliary heads, which do not run in eval mode
+        options |= {"init_weights": False, "aux_logits": False}
     return Subject(seeded(lambda: models.get_model(name, weights=None, **options)), image(side))
 
 
@@ -89,17 +89,19 @@ def _dense(name: str, inputs: Callable[[], Any]) -> Subject:
     from torchvision import models
 
     options: dict[str, Any] = {"weights": None}
-    if "rcnn" in name or "retinanet" in name or "fcos" in name or "ssd" in name or "deeplab" in name or "fcn" in name:
+    if not name.startswith(_WHOLE):
         options["weights_backbone"] = None
-    if name.startswith("raft"):
-        options = {"weights": None}
-    if name.startswith("mvit"):
-        inputs = normal((1, 3, 16, 224, 224))
     if any(kind in name for kind in ("rcnn", "retinanet", "fcos")):
         options |= {"min_size": 128, "max_size": 160}
-    if options.get("min_size") or name.startswith("ssd"):
-        return Subject(seeded(lambda: models.get_model(name, **options)), lambda: (inputs(),))
-    return Subject(seeded(lambda: models.get_model(name, **options)), inputs)
+    if "rcnn" in name:  # few proposals: the operators that stand in for torchvision's are slow
+        options |= {"rpn_pre_nms_top_n_test": 100, "rpn_post_nms_top_n_test": 40}
+    if name.startswith("mvit"):
+        inputs = normal((1, 3, 16, 224, 224))
+    detects = "min_size" in options or name.startswith("ssd")
+    return Subject(seeded(lambda: models.get_model(name, **options)), (lambda: (inputs(),)) if detects else inputs)
+
+
+_WHOLE = ("raft", "mvit", "mc3", "r2plus1d", "r3d", "s3d", "swin3d")  # no backbone with weights of its own
 
 
 def transformers() -> Mapping[str, Subject]:
