@@ -154,10 +154,10 @@ class Draft:
         return len(self.analysis.trace.ops) + 1 if self.mismatch is None else self.mismatch.op
 
 
-def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec) -> Draft:
+def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
-    kept = select(prunable, scorer, spec)
+    kept = select(prunable, scorer, spec, even)
     return draft_of(analysis, groups, kept, left)
 
 
@@ -222,7 +222,8 @@ def removed_labels(analysis: Analysis, slices: Iterable[TensorSlice]) -> Ids:
     for cut in slices:
         gone.append(analysis.labels[np.delete(analysis.tensor_axes(cut.tensor)[cut.axis], cut.keep)])
     removed: Ids = np.unique(np.concatenate(gone)) if gone else np.empty(0, dtype=np.int64)
-    return removed[removed != analysis.labels[0]]
+    others: Ids = removed[removed != analysis.labels[0]]
+    return others
 
 
 def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[AttributeMend], rescales: list[Rescale]) -> nn.Module:
@@ -237,9 +238,17 @@ def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
     check_finite(subject.tensors)
     decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis)
     scorer = Scorer(subject.tensors, spec.criterion)
+    even: frozenset[int] = frozenset()
     for _ in range(MAX_ROUNDS):
-        draft = make_draft(resolve(subject.trace, decisions), scorer, spec)
+        draft = make_draft(resolve(subject.trace, decisions), scorer, spec, even)
         try_draft(subject, draft)
+        if draft.mismatch is not None:
+            wider = even | repair.uneven_widths(draft)
+            if wider != even:
+                evened = make_draft(draft.analysis, scorer, spec, wider)
+                try_draft(subject, evened)
+                if evened.progress > draft.progress:
+                    draft, even = evened, wider
         if draft.mismatch is None:
             check_prunable(draft, spec)
             return to_plan(subject, draft, spec), draft

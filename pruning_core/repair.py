@@ -229,7 +229,7 @@ def class_wide(
 
 
 def _twin_sizes(draft: Draft, path: str, twin: str, held: Any, old: Any, new: Any) -> Any:
-    """What the twin's attribute becomes: read off the twin's call at the same place among its module's calls."""
+    """What the twin's attribute becomes: read off the same axis of the twin's call at the same place in its module."""
     assert draft.mismatch is not None
     ops = draft.analysis.trace.ops
     op = ops[draft.mismatch.op]
@@ -240,10 +240,26 @@ def _twin_sizes(draft: Draft, path: str, twin: str, held: Any, old: Any, new: An
     partner = theirs[mine.index(op.index)]
     if partner.func is not op.func:
         return None
+    for operand, axis in _roles(draft.prediction, op, old, new):
+        values = (*partner.inputs(), *partner.outputs())
+        if operand < len(values) and axis < len(values[operand].shape) and values[operand].shape[axis] == held:
+            return draft.prediction.shape(values[operand])[axis]
     options = new_sizes(draft.prediction, twin, partner, held)
     if held == old and new in options:
         return new
     return options[0] if options else None
+
+
+def _roles(prediction: Prediction, op: Op, old: Any, new: Any) -> list[tuple[int, int]]:
+    """The axes of a call whose size goes from old to new: (operand, axis), outputs first."""
+    values = [*op.inputs(), *op.outputs()]
+    found = [
+        (operand, axis)
+        for operand, value in enumerate(values)
+        for axis, (before, after) in enumerate(zip(value.shape, prediction.shape(value), strict=True))
+        if (before, after) == (old, new)
+    ]
+    return sorted(found, key=lambda role: role[0] < len(op.inputs()))
 
 
 def _ops_of(trace: Trace, path: str) -> list[Op]:
@@ -260,7 +276,7 @@ def retreat(draft: Draft, decisions: Decisions) -> Decisions:
     assert draft.mismatch is not None
     trace = draft.analysis.trace
     op = trace.ops[draft.mismatch.op]
-    twins = twin_ops(trace, op)
+    twins = twin_ops(draft, op)
     if op.name in _SPLITS and op.index not in decisions.ties:
         return decisions.with_ties(frozenset(twins))
     reason = f"its code does not follow a cut: {draft.mismatch.detail}"
@@ -272,23 +288,48 @@ def retreat(draft: Draft, decisions: Decisions) -> Decisions:
                     locks[(index, operand, axis)] = reason
     if locks:
         return decisions.with_locks(locks)
-    return _lock_further(draft, decisions, op, reason)
+    return _lock_before(draft, decisions, op, reason)
 
 
-def _lock_further(draft: Draft, decisions: Decisions, op: Op, reason: str) -> Decisions:
-    """Nothing of this call was cut, so the cause lies before it: lock what its module, then its parents, cut."""
+def _lock_before(draft: Draft, decisions: Decisions, op: Op, reason: str) -> Decisions:
+    """Nothing of this call was cut, so the cause lies before it: lock the nearest call before it that was."""
     trace = draft.analysis.trace
-    for path in _ancestors(draft.mismatch.module if draft.mismatch and draft.mismatch.module else op.module):
+    for index in range(op.index, -1, -1):
         locks = {
-            (o.index, operand, axis): reason
-            for o in _ops_of(trace, path)
-            for operand, value in enumerate((*o.inputs(), *o.outputs()))
+            (twin, operand, axis): reason
+            for twin in twin_ops(draft, trace.ops[index])
+            for operand, value in enumerate((*trace.ops[twin].inputs(), *trace.ops[twin].outputs()))
             for axis, (old, new) in enumerate(zip(value.shape, draft.prediction.shape(value), strict=True))
-            if old != new and (o.index, operand, axis) not in decisions.locks
+            if old != new and (twin, operand, axis) not in decisions.locks
         }
         if locks:
             return decisions.with_locks(locks)
     return lock_everything(trace, decisions)
+
+
+def uneven_widths(draft: Draft) -> frozenset[int]:
+    """Widths that several groups near the disagreement had in common before the cut, and have no more.
+
+    Code that reads one layer's width off another's (heads * head size = model width) wants them equal.
+    """
+    assert draft.mismatch is not None
+    trace = draft.analysis.trace
+    path = draft.mismatch.module or trace.ops[draft.mismatch.op].module
+    near = {
+        int(label)
+        for op in _ops_of(trace, path)
+        for value in (*op.inputs(), *op.outputs())
+        for ids in draft.analysis.axes.get(value.index, ())
+        if not is_fixed(ids)
+        for label in set(draft.analysis.labels[ids].tolist())
+    }
+    kept_of: dict[int, set[int]] = {}
+    for group in draft.groups:
+        if group.name in draft.kept and near & set(group.labels.tolist()):
+            for width in group.widths:
+                kept = len(draft.kept[group.name]) * (width // group.channels)
+                kept_of.setdefault(width, set()).add(kept)
+    return frozenset(width for width, kept in kept_of.items() if len(kept) > 1)
 
 
 def lock_everything(trace: Trace, decisions: Decisions) -> Decisions:
@@ -302,15 +343,21 @@ def lock_everything(trace: Trace, decisions: Decisions) -> Decisions:
     )
 
 
-def twin_ops(trace: Trace, op: Op) -> list[int]:
-    """The same call in modules of the same kind: same operator, same place among the calls of the module itself."""
+def twin_ops(draft: Draft, op: Op) -> list[int]:
+    """The same call in modules that make the same calls and see the same sizes change."""
     by_module: dict[str, list[Op]] = {}
-    for o in trace.ops:
+    for o in draft.analysis.trace.ops:
         by_module.setdefault(o.module, []).append(o)
     mine = by_module[op.module]
-    place, names = mine.index(op), [o.func for o in mine]
+    place, calls = mine.index(op), [o.func for o in mine]
+    changes = _change_set(draft.prediction, mine)
     return [
         theirs[place].index
         for theirs in by_module.values()
-        if len(theirs) == len(mine) and [o.func for o in theirs] == names and op.module != ""
-    ] or [op.index]
+        if [o.func for o in theirs] == calls and (theirs is mine or _change_set(draft.prediction, theirs) == changes)
+    ]
+
+
+def _change_set(prediction: Prediction, ops: list[Op]) -> set[tuple[int, int]]:
+    changes = size_changes(prediction, ops)
+    return {(old, new) for old, options in changes.items() for new in options}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -54,7 +55,7 @@ def scored(group: ChannelGroup, scorer: Scorer, spec: PruningSpec) -> ScoredGrou
     """One score per channel: each producing member's scores, folded, normalised and combined."""
     members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or list(group.members)
     rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
-    return ScoredGroup(group.name, group.layers, combine(rows, spec.normalizer, spec.policy), group.positions)
+    return ScoredGroup(group.name, group.layers, combine(rows, spec.normalizer, spec.policy), group.widths, group.positions)
 
 
 def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -83,16 +84,29 @@ def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[Ch
     return prunable, left
 
 
-def select(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec) -> dict[str, tuple[int, ...]]:
-    """Kept channels by group name, sorted. Ties keep the lower channel."""
+def select(
+    groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()
+) -> dict[str, tuple[int, ...]]:
+    """Kept channels by group name, sorted. Ties keep the lower channel. Groups of an `even` width keep equal widths."""
     if not groups:
         return {}
     ready = [scored(group, scorer, spec) for group in groups]
     budget = Budget(spec.ratio, spec.ratios, spec.min_channels, spec.round_to, spec.round_mode, spec.slamp_p)
     kept = ALLOCATORS[spec.allocator](ready, budget)
+    counts = {group.name: round_kept(kept[group.name], group, budget) for group in ready}
+    for width in sorted(even):
+        counts |= even_counts([g for g in ready if width in g.widths], width, kept)
     found: dict[str, tuple[int, ...]] = {}
     for group in ready:
-        count = round_kept(kept[group.name], group, budget)
+        count = counts[group.name]
         order = np.lexsort((np.arange(group.channels), -group.scores))
         found[group.name] = tuple(sorted(int(i) for i in order[:count]))
     return found
+
+
+def even_counts(groups: Sequence[ScoredGroup], width: int, kept: Mapping[str, float]) -> dict[str, int]:
+    """Channels to keep so that axes of one width keep one width: the mean, rounded to what all groups can have."""
+    step = math.lcm(*(width // g.channels for g in groups)) if groups else 1
+    mean = sum(kept[g.name] * (width // g.channels) for g in groups) / max(len(groups), 1)
+    common = min(max(round(mean / step), 1) * step, width)
+    return {g.name: common * g.channels // width for g in groups}

@@ -17,6 +17,7 @@ class ScoredGroup:
     name: str
     layers: tuple[str, ...]
     scores: Scores  # [C]
+    widths: frozenset[int]  # lengths of the axes that are this group's alone, in any layer
     positions: int  # how many positions of the layer's axis one channel stands for (e.g. heads that share it)
 
     @property

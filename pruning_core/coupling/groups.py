@@ -46,6 +46,11 @@ class ChannelGroup:
         return tuple(dict.fromkeys(layer_of(m.tensor) for m in self.members if m.produces))
 
     @property
+    def widths(self) -> frozenset[int]:
+        """Lengths of the axes on which all positions are this group's."""
+        return frozenset(len(m.channel_of) for m in self.members if (m.channel_of >= 0).all())
+
+    @property
     def positions(self) -> int:
         """How many positions of the root axis one channel stands for."""
         return max(int((self.root.channel_of >= 0).sum()) // self.channels, 1)

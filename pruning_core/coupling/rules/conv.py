@@ -9,19 +9,33 @@ from pruning_core.coupling.rules.table import Context, Sym, rule
 from pruning_core.coupling.units import Axes, fixed
 
 
-def _spatial(ctx: Context, x: Sym, weight: Sym) -> None:
+def _spatial(ctx: Context, x: Sym, weight: Sym, stride: Any, padding: Any) -> Axes:
+    """Spatial axes of the output. A kernel of one position without stride or padding leaves an axis as it is."""
     where = ctx.links.where()
     ctx.links.lock_axes(weight.axes[2:], f"kernel positions of {where}")
-    ctx.links.lock_axes(x.axes[-(weight.ndim - 2) :], f"spatial positions of {where}")
+    ndim = weight.ndim - 2
+    strides = (stride,) * ndim if isinstance(stride, int) else tuple(stride) * (ndim if len(stride) == 1 else 1)
+    out: list[Any] = []
+    for k, size in enumerate(ctx.out_shapes[0][-ndim:]):
+        ids = x.axes[k - ndim]
+        unpadded = padding in (0, "valid") or (isinstance(padding, tuple) and not padding[k % len(padding)])
+        if weight.shape[2 + k] == 1 and strides[k] == 1 and unpadded and size == len(ids):
+            out.append(ids)
+        else:
+            ctx.links.lock(ids, f"spatial positions of {where}")
+            out.append(fixed(size))
+    return tuple(out)
 
 
-def convolve(ctx: Context, x: Sym, weight: Sym, bias: Sym | None, groups: int, *, transposed: bool) -> Axes:
+def convolve(
+    ctx: Context, x: Sym, weight: Sym, bias: Sym | None, groups: int, stride: Any, padding: Any, *, transposed: bool
+) -> Axes:
     """x [N, C, *S]; weight [O, C/g, *K], or [C, O/g, *K] transposed -> [N, O, *S'].
 
     groups = 1: C is contracted, O passes on. Depthwise: O follows C. In between, either every group loses the same
     positions (`within`) or whole groups go (`whole`).
     """
-    _spatial(ctx, x, weight)
+    spatial = _spatial(ctx, x, weight, stride, padding)
     ndim = weight.ndim - 2
     batch, channels = x.axes[: -ndim - 1], x.axes[-ndim - 1]
     if groups == 1:
@@ -32,8 +46,7 @@ def convolve(ctx: Context, x: Sym, weight: Sym, bias: Sym | None, groups: int, *
         out = _grouped(ctx, channels, weight, groups, transposed)
     if bias is not None:
         ctx.links.join(out, bias.axes[0])
-    sizes = ctx.out_shapes[0][-ndim:]
-    return (*batch, out, *(fixed(n) for n in sizes))
+    return (*batch, out, *spatial)
 
 
 def _grouped(ctx: Context, channels: Any, weight: Sym, groups: int, transposed: bool) -> Any:
@@ -94,7 +107,7 @@ def conv(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Axes:
-    return convolve(ctx, x, weight, bias, groups, transposed=False)
+    return convolve(ctx, x, weight, bias, groups, stride, padding, transposed=False)
 
 
 @rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
@@ -109,7 +122,7 @@ def conv_transpose(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Axes:
-    return convolve(ctx, x, weight, bias, groups, transposed=True)
+    return convolve(ctx, x, weight, bias, groups, stride, padding, transposed=True)
 
 
 @rule("aten.convolution", "aten._convolution")
@@ -126,4 +139,4 @@ def convolution(
     groups: int,
     *_: Any,
 ) -> Axes:
-    return convolve(ctx, x, weight, bias, groups, transposed=transposed)
+    return convolve(ctx, x, weight, bias, groups, stride, padding, transposed=transposed)
