@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -46,13 +45,13 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())  # or a library installs one that prints everything
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        status = int(app(standalone_mode=False) or 0)
-    except SystemExit:
-        raise
+        app()  # ends in SystemExit, also after a mistake on the command line and after Ctrl-C
+    except SystemExit as exc:
+        status = exc.code if isinstance(exc.code, int) else 0
     except BaseException as exc:
         status = _status_of(exc)
     if status == INTERRUPTED:
-        _complain("stopped; what was running is marked as killed")
+        _complain("stopped; runs that were open are marked as killed")
     sys.exit(status)
 
 
@@ -76,7 +75,7 @@ def options(
 def compress(
     config: Annotated[Path, typer.Argument(help="The recipe: a YAML file, see pipelines/recipes/digits.yaml.")],
     again: Again = False,
-) -> int:
+) -> None:
     """Compress a registered model as CONFIG says and register what passes."""
     with out.status("checking the configuration") if out.is_terminal else contextlib.nullcontext():
         from pipelines.config import load_config
@@ -86,11 +85,12 @@ def compress(
         prefect.start()  # meanwhile, the request is checked
         comparison = _run_flow(request, again, prefect)
     _show(comparison)
-    return 1 if comparison.failures else 0
+    if comparison.failures:
+        raise typer.Exit(1)
 
 
 @app.command()
-def demo(again: Again = False) -> int:
+def demo(again: Again = False) -> None:
     """Train a small digits model, register it, compress it three ways, and compare."""
     from pipelines.demo import champion, demo_config
     from pipelines.progress import shown_on
@@ -111,7 +111,8 @@ def demo(again: Again = False) -> int:
         "open the MLflow UI and the Prefect UI on all of this:\n\n"
         "    make ui        (or: secateur ui)\n"
     )
-    return 1 if comparison.failures else 0
+    if comparison.failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -256,9 +257,6 @@ def _status_of(exc: BaseException) -> int:
     if isinstance(exc, SecateurError):
         _complain(str(exc))
         return exc.exit_status
-    if isinstance(exc, click.ClickException):
-        exc.show()
-        return exc.exit_code
     from pruning_core import PruningError
 
     if isinstance(exc, PruningError):

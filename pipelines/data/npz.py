@@ -14,9 +14,9 @@ def npz(request: DataRequest) -> LabelledData:
     if request.path is None:
         raise DataError("data set 'npz' needs a file", "data.path", f"set data.path; the file is made by {layout}")
     try:
-        with np.load(request.path, allow_pickle=False) as file:
+        with open(request.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as exc:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as exc:
         raise DataError(f"the file cannot be read: {exc}", where, f"make it with {layout}") from exc
     if "y" not in arrays:
         raise DataError("the data set has no labels (no array `y`)", where, f"add them: {layout}")

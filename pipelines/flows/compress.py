@@ -17,12 +17,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pipelines import lineage, registry, report
 from pipelines.config import Candidate, CompressConfig
 from pipelines.environment import work_folder
+from pipelines.errors import CandidateError
 from pipelines.flows import stages
 from pipelines.flows.stages import Job
 from pipelines.progress import display
 from pipelines.records import CompressedModel, Latency
-from pipelines.registry import Runs, Store
-from pipelines.steps.compare import Comparison, Failure, Row, compare
+from pipelines.registry import Runs
+from pipelines.steps.compare import Comparison, Failure, Row, best_of, compare
 from pipelines.steps.finetune import Epoch
 
 P = ParamSpec("P")
@@ -113,7 +114,7 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
         titles = [candidate.title for candidate in config.candidates]
         tags = {lineage.WORK_KEY: job.key, lineage.FLOW_RUN_ID: flow_run_id}
         with registry.open_runs(
-            Store(config.tracking.uri),
+            job.store,
             job.source,
             titles,
             job.data,
@@ -138,14 +139,29 @@ def _compress(job: Job, runs: Runs) -> Comparison:
     latencies = measure_latency(job, [baseline, *models])  # nothing trains any more
     comparison = compare(job.source.uri, [baseline, *models], latencies, job.config.gate.max_accuracy_drop)
     comparison = replace(comparison, failures=failures, run_id=runs.parent, experiment_id=runs.experiment_id)
-    rows = [
-        register_candidate(job, runs, comparison.rows[0], model, latency, row)
-        for model, latency, row in zip([baseline, *models], latencies, comparison.rows, strict=True)
-    ]
-    comparison = replace(comparison, rows=tuple(rows))
+    comparison = _register_all(job, runs, comparison, [baseline, *models], latencies)
     publish(job, runs, comparison)
     create_markdown_artifact(report.describe_parent(comparison, job.source.name), key="comparison")
     return comparison
+
+
+def _register_all(
+    job: Job, runs: Runs, comparison: Comparison, models: Sequence[CompressedModel], latencies: Sequence[Latency]
+) -> Comparison:
+    """Each row in its run, each model that passed in the registry; one that cannot be exported is no candidate."""
+    rows, failures = [], list(comparison.failures)
+    for model, latency, row in zip(models, latencies, comparison.rows, strict=True):
+        try:
+            rows.append(register_candidate(job, runs, comparison.rows[0], model, latency, row))
+        except CandidateError as exc:
+            failures.append(_fail(job, runs, row.title, exc))
+    return replace(comparison, rows=tuple(rows), failures=tuple(failures), challenger=best_of(rows))
+
+
+def _fail(job: Job, runs: Runs, title: str, cause: object) -> Failure:
+    """The run says why, the others go on."""
+    registry.fail_run(job.store, runs.of(title), str(cause))
+    return Failure(title=title, reason=str(cause).splitlines()[0])
 
 
 def _collect(
@@ -154,13 +170,20 @@ def _collect(
     """The candidates that got through; one that did not is marked and costs the others nothing."""
     models, failures = [], []
     for candidate, first, last in zip(job.config.candidates, pruned, tuned, strict=True):
-        results = [future.result(raise_on_failure=False) for future in (first, last)]
-        if isinstance(results[1], CompressedModel):
-            models.append(results[1])
+        outcomes = [_outcome(future) for future in (first, last)]
+        if isinstance(outcomes[1], CompressedModel):
+            models.append(outcomes[1])
             continue
-        cause = next(result for result in results if not isinstance(result, CompressedModel))
-        failures.append(Failure(title=candidate.title, reason=str(cause).splitlines()[0]))
-        registry.fail_run(Store(job.config.tracking.uri), runs.of(candidate.title), str(cause))
+        cause = next(outcome for outcome in outcomes if not isinstance(outcome, CompressedModel))
+        failures.append(_fail(job, runs, candidate.title, cause))
     if not models:
         raise stages.every_candidate_failed(failures)
     return models, tuple(failures)
+
+
+def _outcome(future: PrefectFuture[Any]) -> object:
+    """What a task gave, or the exception that ended it, or the words of its state if it never began."""
+    future.wait()
+    if not future.state.is_final():
+        return future.state.message
+    return future.result(raise_on_failure=False)

@@ -93,7 +93,7 @@ def fetch_model(
     metadata = dict(model.metadata or {}).get(lineage.ARCHITECTURE_KEY)
     extra = root / "extra_files"
     if not (extra / lineage.WEIGHTS_FILE).is_file() or (metadata is None and factory is None):
-        raise _refusal(source, model, has_weights=(extra / lineage.WEIGHTS_FILE).is_file())
+        raise _refusal(source, model, root)
     try:
         architecture = dict(metadata or {"factory": factory, "kwargs": dict(kwargs or {}), "plans": []})
         plans = tuple(str(_inside(extra, name)) for name in architecture["plans"])
@@ -136,12 +136,12 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _refusal(source: SourceVersion, model: Model, *, has_weights: bool) -> SourceError:
+def _refusal(source: SourceVersion, model: Model, root: Path) -> SourceError:
     fix = (
         "register it with its weights as safetensors in extra_files and metadata={'architecture': "
         "{'factory': 'package.module:function', 'kwargs': {...}, 'plans': []}}, as `secateur demo` does"
     )
-    if has_weights:
+    if (root / "extra_files" / lineage.WEIGHTS_FILE).is_file():
         fix = "name its factory in source.factory (and source.kwargs), and its package in source.trust"
         return SourceError("the version does not say which code builds the model", source.uri, fix)
     flavor = dict(model.flavors.get("pytorch") or {})
@@ -149,7 +149,7 @@ def _refusal(source: SourceVersion, model: Model, *, has_weights: bool) -> Sourc
         return SourceError(
             f"this is no PyTorch model (it is: {', '.join(model.flavors)})", source.uri, "name a PyTorch model"
         )
-    if "pt2" in str(flavor.get("serialization_format", "")):
+    if list((root / str(flavor.get("model_data", "data"))).glob("*.pt2")):
         what = "the version holds only an exported graph (pt2), which cannot be pruned or trained"
     else:
         what = "the version is stored as a pickle, and loading it would run code out of the registry"

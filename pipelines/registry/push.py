@@ -5,7 +5,7 @@ import importlib.metadata
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def _save(export: Export, saved: Model, folder: Path) -> Path:
     files, metadata = _extra_files(export.model, folder / "extra")
     saved.metadata = metadata
     path = folder / "mlflow"
-    with EXPORT_LOCK:
+    with EXPORT_LOCK, _export_errors(export.name):
         mlflow.pytorch.save_model(
             module,
             str(path),
@@ -162,6 +162,21 @@ def _save(export: Export, saved: Model, folder: Path) -> Path:
             "report this with the run's plan.json; nothing was registered",
         )
     return path
+
+
+@contextlib.contextmanager
+def _export_errors(name: str) -> Iterator[None]:
+    """torch.export fails with many kinds of exceptions and many lines."""
+    try:
+        yield
+    except (MlflowException, OSError):
+        raise
+    except Exception as exc:
+        raise CandidateError(
+            f"torch cannot export the model: {str(exc).strip().splitlines()[0]}",
+            f"{name}, {type(exc).__name__}",
+            "make its forward free of Python decisions that depend on the values of tensors",
+        ) from exc
 
 
 def _public_version(package: str) -> str:

@@ -62,9 +62,14 @@ def compare(
         _row(model, latency, baseline, baseline_latency, max_accuracy_drop)
         for model, latency in zip(models, latencies, strict=True)
     )
+    return Comparison(source=source, rows=rows, challenger=best_of(rows))
+
+
+def best_of(rows: Sequence[Row]) -> str | None:
+    """The title of the fastest candidate that passed; the first row is the source. Equal speed: validation decides."""
     passed = [row for row in rows[1:] if row.passed]
     best = min(passed, key=lambda row: (row.latency_p50_ms, -row.val_accuracy), default=None)
-    return Comparison(source=source, rows=rows, challenger=best.title if best else None)
+    return best.title if best else None
 
 
 def _row(

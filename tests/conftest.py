@@ -1,0 +1,145 @@
+"""Settings and expensive fixtures that every test shares. Each is made once, also when several workers run the tests."""
+
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipelines import environment
+
+# before anything imports MLflow or Prefect
+_prefect_home = tempfile.TemporaryDirectory(prefix="prefect-home-")
+os.environ["PREFECT_HOME"] = _prefect_home.name
+environment.prepare()
+
+import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipelines.config import CompressConfig
+    from pipelines.steps.compare import Comparison
+
+torch.set_num_threads(1)  # the workers share the cores
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The same for all workers of one test session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def once(shared_folder: Path) -> Callable[..., object]:
+    """once(name, make): what `make()` gave the first worker that asked; it must be picklable."""
+
+    def get(name: str, make: Callable[[], object]) -> object:
+        path = shared_folder / f"{name}.pickle"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_bytes(pickle.dumps(make()))
+        return pickle.loads(path.read_bytes())  # noqa: S301  our own
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def demo_home(shared_folder: Path, once: Callable[..., object]) -> Path:
+    """A data folder with the demo's model trained and registered for real, by the demo's own code."""
+    home = shared_folder / "home"
+
+    def make() -> str:
+        from pipelines.demo import champion, demo_config
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(environment.HOME_VARIABLE, str(home))
+            return champion(demo_config()).source.uri
+
+    assert once("demo-home", make) == "models:/digits-resnet/1"
+    return home
+
+
+@pytest.fixture
+def home(demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of one's own with a copy of that store; the artifacts are shared."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copyfile(demo_home / "mlflow.db", folder / "mlflow.db")
+    monkeypatch.setenv(environment.HOME_VARIABLE, str(folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+@pytest.fixture
+def store_uri(home: Path) -> str:
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[str]:
+    """The address of a Prefect server on a database of its own."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())
+
+
+def quick_config(tracking_uri: str, **changes: object) -> "CompressConfig":
+    """A real recipe, with little training and few timings."""
+    from pipelines.config import parse_config
+
+    raw: dict[str, object] = {
+        "source": {"model": "models:/digits-resnet@champion"},
+        "candidates": [{"ratio": 0.3}, {"ratio": 0.6, "allocator": "slamp"}, {"name": "hopeless", "ratio": 0.97}],
+        "finetune": {"epochs": 2, "learning_rate": 0.003, "threads": 1},
+        "measure": {"batch_size": 16, "rounds": 5, "warmup": 1},
+        "gate": {"max_accuracy_drop": 0.1},
+        "tracking": {"uri": tracking_uri},
+    }
+    return parse_config({**raw, **changes}, "test")
+
+
+@pytest.fixture(scope="session")
+def compressed(
+    demo_home: Path, shared_folder: Path, once: Callable[..., object], request: pytest.FixtureRequest
+) -> tuple[str, "Comparison"]:
+    """(tracking URI, what the compress flow said): the flow, run for real once per test session."""
+    folder = shared_folder / "compressed"
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+
+    def make() -> "Comparison":
+        request.getfixturevalue("prefect_api")
+        from pipelines.flows.compress import compress
+
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(demo_home / "mlflow.db", folder / "mlflow.db")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(environment.HOME_VARIABLE, str(folder))
+            return compress(quick_config(uri))
+
+    comparison = once("compressed", make)
+    return uri, comparison  # type: ignore[return-value]
+
+
+def run_count(tracking_uri: str) -> tuple[int, int, int]:
+    """(runs, versions, logged models) in a SQLite store: what a refused request must not change."""
+    import sqlite3
+
+    connection = sqlite3.connect(tracking_uri.removeprefix("sqlite:///"))
+    try:
+        tables = ("runs", "model_versions", "logged_models")
+        return tuple(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)  # type: ignore[return-value]  # noqa: S608
+    finally:
+        connection.close()
+
+
+def files_below(folder: Path) -> set[str]:
+    return {os.path.relpath(path, folder) for path in folder.rglob("*") if path.is_file()}

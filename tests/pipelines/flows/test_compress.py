@@ -1,0 +1,279 @@
+"""The compress flow, for real: once, and every test looks at another side of what it left."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.entities import Run
+
+from pipelines import environment, registry
+from pipelines.architecture import load_module
+from pipelines.config import Data as DataSection
+from pipelines.config import Finetune
+from pipelines.data import load_data
+from pipelines.errors import CandidateError, RegistryError
+from pipelines.flows import stages
+from pipelines.flows.compress import compress, is_retryable
+from pipelines.registry import Store
+from pipelines.steps.compare import Comparison
+from pipelines.steps.evaluate import evaluate
+from pipelines.steps.finetune import finetune
+from tests.conftest import files_below, quick_config, run_count
+
+DATA = load_data(DataSection())
+Compressed = tuple[str, Comparison]
+
+# A user's process: MLflow and torch, and none of our code.
+LOAD_ELSEWHERE = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pipelines", "pruning_core", "tests"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Nothing())
+import mlflow, numpy, torch
+uri, images, file, *models = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+x, answers = numpy.load(images), {}
+for model in models:
+    graph = mlflow.pytorch.load_model(model)
+    with torch.inference_mode():
+        answers[model] = graph(torch.from_numpy(x)).numpy()
+    answers[f"{model} one"] = mlflow.pyfunc.load_model(model).predict(x[:1])
+numpy.savez(file, **answers)
+assert not {"pipelines", "pruning_core"} & set(sys.modules)
+"""
+
+
+def children(uri: str, comparison: Comparison) -> dict[str, Run]:
+    client = Store(uri).client
+    found = client.search_runs([comparison.experiment_id], f"tags.`mlflow.parentRunId` = '{comparison.run_id}'")
+    return {run.info.run_name: client.get_run(run.info.run_id) for run in found}
+
+
+def artifact(uri: str, run_id: str, name: str, folder: Path) -> Path:
+    return Path(Store(uri).client.download_artifacts(run_id, name, str(folder)))
+
+
+def test_the_rows_are_true(compressed: Compressed) -> None:
+    _uri, comparison = compressed
+    source, mild, bold, hopeless = comparison.rows
+    assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.3", "l2_norm-slamp-0.6", "hopeless"]
+    assert source.accuracy > 0.97
+    assert mild.channels_removed == pytest.approx(0.3, abs=0.05)
+    assert bold.channels_removed == pytest.approx(0.6, abs=0.05)
+    assert source.params > mild.params > bold.params > hopeless.params
+    assert source.macs > mild.macs > bold.macs
+    assert source.size_bytes > mild.size_bytes > bold.size_bytes
+    assert mild.accuracy > mild.accuracy_after_pruning  # fine-tuning brought something
+    assert all(row.latency_p50_ms > 0 for row in comparison.rows)
+    assert [row.version for row in comparison.rows] == [1, 2, 3, None]
+    assert not hopeless.passed
+    assert comparison.challenger in {mild.title, bold.title}
+
+
+def test_runs_have_parent_baseline_candidates_and_the_same_metric_names(compressed: Compressed) -> None:
+    uri, comparison = compressed
+    runs = children(uri, comparison)
+    assert set(runs) == {"baseline", *(row.title for row in comparison.rows[1:])}
+    client = Store(uri).client
+    source = registry.resolve(Store(uri), "models:/digits-resnet/1")
+    parent = client.get_run(comparison.run_id)
+    assert parent.info.experiment_id == source.experiment_id
+    assert {run.info.status for run in [parent, *runs.values()]} == {"FINISHED"}
+    per_epoch = {"train_loss", "epoch_val_accuracy"}
+    names = {frozenset(set(run.data.metrics) - per_epoch) for run in runs.values()}
+    assert len(names) == 1
+    assert {"accuracy", "latency_p50_ms", "latency_p95_ms", "params", "macs", "size_bytes"} <= set(next(iter(names)))
+    for row in comparison.rows:
+        metrics = runs["baseline" if row.title == "source" else row.title].data.metrics
+        assert metrics["accuracy"] == row.accuracy
+        assert metrics["params"] == row.params
+    assert runs["hopeless"].data.params["ratio"] == "0.97"
+    assert len(client.get_metric_history(runs["hopeless"].info.run_id, "train_loss")) == 2
+
+
+def test_lineage_is_recorded_where_the_ui_looks(compressed: Compressed) -> None:
+    uri, comparison = compressed
+    source = registry.resolve(Store(uri), "models:/digits-resnet/1")
+    for name, run in children(uri, comparison).items():
+        assert [model.model_id for model in run.inputs.model_inputs] == [source.model_id]
+        assert [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs] == [("digits", DATA.digest)]
+        assert len(run.outputs.model_outputs if run.outputs else []) == (name not in ("baseline", "hopeless"))
+    client = Store(uri).client
+    for row in comparison.rows[1:3]:
+        model_id = registry.resolve(Store(uri), f"models:/digits-resnet/{row.version}").model_id
+        metrics = {m.key: m for m in client.get_logged_model(model_id).metrics}
+        assert metrics["accuracy"].value == row.accuracy
+        assert metrics["accuracy"].dataset_digest == DATA.digest
+        assert "train_loss" not in metrics  # a step of the curve is no property of the model
+
+
+def test_versions_carry_tags_text_and_the_alias(compressed: Compressed) -> None:
+    uri, comparison = compressed
+    client = Store(uri).client
+    model = client.get_registered_model("digits-resnet")
+    best = next(row for row in comparison.rows if row.title == comparison.challenger)
+    assert {name: int(number) for name, number in model.aliases.items()} == {"champion": 1, "challenger": best.version}
+    for row in comparison.rows[1:3]:
+        version = client.get_model_version("digits-resnet", str(row.version))
+        assert set(version.tags) == {"source", "method", "ratio", "accuracy", "speedup"}
+        assert version.tags["accuracy"] == f"{row.accuracy:.4f}"
+        assert version.description.startswith("Pruned version 1: ")
+    assert len(client.search_model_versions("name='digits-resnet'")) == 3
+
+
+def test_artifacts_tell_the_same_as_the_rows(compressed: Compressed, tmp_path: Path) -> None:
+    uri, comparison = compressed
+    assert comparison.run_id
+    table = pd.read_csv(artifact(uri, comparison.run_id, "comparison.csv", tmp_path))
+    assert list(table["title"]) == [row.title for row in comparison.rows]
+    assert list(table["params"]) == [row.params for row in comparison.rows]
+    as_table = json.loads(artifact(uri, comparison.run_id, "comparison_table.json", tmp_path).read_text())
+    assert len(as_table["data"]) == len(comparison.rows)
+    assert artifact(uri, comparison.run_id, "accuracy_latency.png", tmp_path).read_bytes().startswith(b"\x89PNG")
+    import pruning_core as pc
+
+    for name, run in children(uri, comparison).items():
+        if name != "baseline":
+            plan = pc.PruningPlan.from_json(artifact(uri, run.info.run_id, "plan.json", tmp_path).read_text())
+            assert plan.cuts
+        samples = json.loads(artifact(uri, run.info.run_id, "latency_samples_ms.json", tmp_path).read_text())
+        assert np.percentile(samples["samples_ms"], 50) == pytest.approx(run.data.metrics["latency_p50_ms"])
+        assert samples["conditions"]["batch_size"] == 16
+
+
+def test_anyone_can_load_the_versions_without_our_code(compressed: Compressed, tmp_path: Path) -> None:
+    uri, comparison = compressed
+    rows = comparison.rows[1:3]
+    np.save(tmp_path / "x.npy", DATA.test.x)
+    models = [f"models:/digits-resnet/{row.version}" for row in rows]
+    command = [sys.executable, "-I", "-c", LOAD_ELSEWHERE, uri, tmp_path / "x.npy", tmp_path / "y.npz", *models]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = np.load(tmp_path / "y.npz")
+    for row, model in zip(rows, models, strict=True):
+        y, one = answers[model], answers[f"{model} one"]
+        assert (y.argmax(axis=1) == DATA.test.y).mean() == pytest.approx(row.accuracy)  # as was measured
+        ours = _our_module(uri, model, tmp_path / model[-1])
+        with torch.inference_mode():
+            expected = ours(torch.from_numpy(DATA.test.x))
+        torch.testing.assert_close(torch.from_numpy(y), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(one, expected[:1].numpy(), rtol=1e-3, atol=1e-4)  # a batch of one
+
+
+def test_our_loader_gives_a_module_that_trains_and_can_be_pruned_again(compressed: Compressed, tmp_path: Path) -> None:
+    import pruning_core as pc
+
+    uri, comparison = compressed
+    row = comparison.rows[1]
+    module = _our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
+    assert sum(p.numel() for p in module.parameters()) == row.params
+    assert evaluate(module, DATA.test, 10) == row.accuracy
+    again = pc.prune(module, torch.from_numpy(DATA.train.x[:2]), pc.PruningSpec(ratio=0.3)).model
+    assert sum(p.numel() for p in again.parameters()) < row.params
+    curve = finetune(module, DATA, Finetune(epochs=1), tmp_path)
+    assert curve[0].train_loss < 1
+
+
+def _our_module(uri: str, model: str, folder: Path) -> torch.nn.Module:
+    store = Store(uri)
+    source = registry.resolve(store, model)
+    return load_module(registry.fetch_model(store, source, folder / "model", trust=("pipelines.models",)))
+
+
+def test_the_work_folder_is_empty_again(compressed: Compressed) -> None:
+    uri, _comparison = compressed
+    assert not files_below(Path(uri.removeprefix("sqlite:///")).parent / "work")
+
+
+@pytest.fixture
+def own_copy(compressed: Compressed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The store after the flow, to be changed."""
+    import shutil
+
+    shutil.copyfile(compressed[0].removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    monkeypatch.setenv(environment.HOME_VARIABLE, str(tmp_path))
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_the_same_work_is_not_done_twice(compressed: Compressed, own_copy: str, prefect_api: str) -> None:
+    before = run_count(own_copy)
+    assert compress(quick_config(own_copy)) == compressed[1]
+    assert run_count(own_copy) == before
+
+
+def test_other_work_is_not_taken_for_the_same(own_copy: str, tmp_path: Path) -> None:
+    def found(**changes: Any) -> bool:
+        job = stages.prepare(quick_config(own_copy, **changes), tmp_path / "work")
+        return stages.earlier_result(job) is not None
+
+    assert found()
+    assert not found(finetune={"epochs": 3})
+    assert not found(candidates=[{"ratio": 0.3}])
+    assert not found(data={"seed": 1})
+    Store(own_copy).client.delete_model_version("digits-resnet", "2")
+    assert not found()
+
+
+def test_a_version_can_be_compressed_again(compressed: Compressed, own_copy: str, prefect_api: str, tmp_path: Path) -> None:
+    """The plans form a chain: version 2 was cut once, its offspring twice."""
+    source = {"model": "models:/digits-resnet/2"}
+    config = quick_config(own_copy, source=source, candidates=[{"ratio": 0.4}], gate={"max_accuracy_drop": 1})
+    comparison = compress(config)
+    row = comparison.rows[1]
+    assert comparison.source == "models:/digits-resnet/2"
+    assert row.version == 4
+    assert row.params < compressed[1].rows[1].params
+    module = _our_module(own_copy, "models:/digits-resnet/4", tmp_path)
+    assert evaluate(module, DATA.test, 10) == row.accuracy
+    assert Store(own_copy).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
+
+
+def test_one_lost_candidate_costs_the_others_nothing(
+    own_copy: str, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stages.prune_candidate
+
+    def sometimes(job: stages.Job, candidate: Any) -> Any:
+        if candidate.ratio == 0.5:
+            raise CandidateError("the saw is blunt", "here", "sharpen it")
+        return real(job, candidate)
+
+    monkeypatch.setattr(stages, "prune_candidate", sometimes)
+    config = quick_config(own_copy, candidates=[{"ratio": 0.5}, {"ratio": 0.25}], finetune={"epochs": 1})
+    comparison = compress(config)
+    assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.25"]
+    assert [(f.title, f.reason) for f in comparison.failures] == [("l2_norm-uniform-0.5", "the saw is blunt")]
+    statuses = {name: run.info.status for name, run in children(own_copy, comparison).items()}
+    assert statuses == {"baseline": "FINISHED", "l2_norm-uniform-0.25": "FINISHED", "l2_norm-uniform-0.5": "FAILED"}
+
+
+def test_only_what_can_pass_by_itself_is_tried_again() -> None:
+    class State:
+        def __init__(self, exc: Exception) -> None:
+            self.exc = exc
+
+        def result(self, raise_on_failure: bool) -> Exception:
+            assert not raise_on_failure
+            return self.exc
+
+    assert is_retryable(None, None, State(RegistryError("w", "w", "f", retryable=True)))
+    assert not is_retryable(None, None, State(RegistryError("w", "w", "f")))
+    assert not is_retryable(None, None, State(ValueError("a bug")))
+
+
+def test_the_prefect_server_can_be_imported() -> None:
+    """What pip resolves by itself does not run: see the fastapi pin."""
+    import prefect.server.api.server  # noqa: F401
+
+
+def test_mlflow_keeps_the_interfaces_that_we_rely_on() -> None:
+    assert tuple(map(int, mlflow.__version__.split(".")[:2])) >= (3, 17)

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from torch import Tensor, nn
+
+from pipelines import registry
+from pipelines.architecture import ModelRef, save_weights
+from pipelines.errors import CandidateError, RegistryError
+from pipelines.models import digits_resnet
+from pipelines.registry import Export, Exported, Store
+from tests.conftest import run_count
+
+X = np.random.default_rng(0).random((7, 1, 8, 8), dtype=np.float32)
+
+
+class Flatterer(nn.Module):
+    """Says something else when it is exported than when it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(x.flatten(1))
+        return y + 1 if torch.compiler.is_exporting() else y
+
+
+class Unexportable(Flatterer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1)) if float(x.sum()) > 0 else x
+
+
+@pytest.fixture
+def store(store_uri: str) -> Store:
+    return registry.open_store(store_uri)
+
+
+def export_of(store: Store, module: nn.Module, factory: str, folder: Path) -> Export:
+    experiment = store.client.get_experiment_by_name("digits-resnet").experiment_id
+    run_id = store.client.create_run(experiment).info.run_id
+    weights = save_weights(module, folder / "w.safetensors")
+    model = ModelRef(factory=factory, kwargs={}, plans=(), weights=str(weights), trust=("pipelines", "tests"))
+    return Export(run_id=run_id, name="digits-resnet", model=model, images=X)
+
+
+def good(store: Store, folder: Path) -> Export:
+    return export_of(store, digits_resnet(), "pipelines.models:digits_resnet", folder)
+
+
+def test_one_run_makes_one_version_however_often_it_is_asked(store: Store, tmp_path: Path) -> None:
+    export = good(store, tmp_path)
+    exported = registry.export_model(store, export, tmp_path / "e")
+    tags = {"ratio": "0.5"}
+    numbers = {registry.create_version(store, "digits-resnet", exported, export.run_id, tags, "Plain.") for _ in range(3)}
+    assert numbers == {2}
+    version = store.client.get_model_version("digits-resnet", "2")
+    assert version.tags == tags
+    assert version.description == "Plain."
+    assert version.source == exported.uri
+
+
+def test_requirements_are_given_not_guessed(store: Store, tmp_path: Path) -> None:
+    registry.export_model(store, good(store, tmp_path), tmp_path / "e")
+    lines = (tmp_path / "e" / "mlflow" / "requirements.txt").read_text().splitlines()
+    assert sorted(line.partition("==")[0] for line in lines) == ["mlflow", "numpy", "torch"]
+    assert not any("+" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        (Flatterer, CandidateError, "differs from the measured model by 1"),
+        (Unexportable, CandidateError, "cannot export the model"),
+    ],
+)
+def test_a_model_that_cannot_be_stored_right_is_not_stored(
+    store: Store, store_uri: str, tmp_path: Path, kind: type[nn.Module], error: type[Exception], message: str
+) -> None:
+    export = export_of(store, kind(), f"{__name__}:{kind.__name__}", tmp_path)
+    before = run_count(store_uri)
+    with pytest.raises(error, match=message):
+        registry.export_model(store, export, tmp_path / "e")
+    assert run_count(store_uri) == before
+
+
+def test_an_upload_that_breaks_off_leaves_no_model(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = good(store, tmp_path)
+
+    def break_off(*args: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", break_off)
+    with pytest.raises(RegistryError, match="no space left") as caught:
+        registry.export_model(store, export, tmp_path / "e")
+    assert caught.value.retryable
+    experiment = store.client.get_run(export.run_id).info.experiment_id
+    assert not [m for m in store.client.search_logged_models([experiment]) if m.source_run_id == export.run_id]
+
+
+def test_a_version_of_nothing_is_an_error_of_ours(store: Store) -> None:
+    with pytest.raises(RegistryError, match="cannot be registered"):
+        registry.create_version(store, "no-such-model", Exported("m-1"), "run", {}, "")

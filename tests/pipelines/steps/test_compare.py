@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from pipelines import report
+from pipelines.architecture import ModelRef
+from pipelines.records import Accuracy, CompressedModel, Latency, Size
+from pipelines.steps.compare import Comparison, compare
+
+
+def model(title: str, validation: float, test: float, params: int = 100) -> CompressedModel:
+    return CompressedModel(
+        title=title,
+        method="l2_norm/uniform",
+        ratio=0.5,
+        channels=30,
+        channels_before=40,
+        size=Size(params=params, macs=10 * params, size_bytes=4 * params),
+        model=ModelRef(factory="a:b", kwargs={}, plans=(), weights="w", trust=()),
+        after_pruning=Accuracy(0.1, 0.2),
+        accuracy=Accuracy(validation, test),
+    )
+
+
+def latency(p50: float) -> Latency:
+    return Latency(p50_ms=p50, p95_ms=2 * p50, samples_ms=(p50,), conditions={})
+
+
+def comparison(*candidates: tuple[CompressedModel, float], drop: float = 0.02) -> Comparison:
+    models = [(model("source", 0.98, 0.95), 8.0), *candidates]
+    return compare("models:/m/1", [m for m, _ in models], [latency(p50) for _, p50 in models], drop)
+
+
+def test_factors_and_shares() -> None:
+    source, row = comparison((model("a", 0.97, 0.96, params=25), 2.0)).rows
+    assert (row.params_factor, row.macs_factor, row.size_factor, row.speedup) == (4, 4, 4, 4)
+    assert (source.params_factor, source.speedup) == (1, 1)
+    assert row.channels_removed == 0.25
+    assert row.accuracy == 0.96
+    assert row.accuracy_after_pruning == 0.2
+    assert row.accuracy_drop == pytest.approx(-0.01)
+
+
+def test_the_gate_looks_at_validation_only() -> None:
+    result = comparison((model("good on validation", 0.96, 0.1), 4.0), (model("good on test", 0.95, 0.99), 3.0))
+    assert [row.passed for row in result.rows] == [True, True, False]
+    assert "lost 0.030" in result.rows[2].verdict
+    assert result.challenger == "good on validation"
+
+
+def test_the_best_is_the_fastest_that_passed() -> None:
+    result = comparison((model("slow", 0.98, 0.9), 4.0), (model("fast", 0.97, 0.9), 3.0), (model("bad", 0.5, 0.9), 1.0))
+    assert result.challenger == "fast"
+    assert comparison((model("bad", 0.5, 0.9), 1.0)).challenger is None
+
+
+def test_equal_speed_is_decided_by_validation() -> None:
+    assert comparison((model("a", 0.96, 0.99), 3.0), (model("b", 0.97, 0.9), 3.0)).challenger == "b"
+
+
+def test_the_reports_say_it_all(tmp_path: Path) -> None:
+    result = comparison((model("a", 0.97, 0.96, params=25), 2.0), (model("b|c", 0.5, 0.5), 1.0))
+    table = report.to_markdown(result)
+    assert len(table.splitlines()) == 5
+    assert all(heading in table for heading in report.COLUMNS)
+    assert "4.00x" in table
+    assert "no: lost" in table
+    assert {line.count("|") for line in table.splitlines()} == {len(report.COLUMNS) + 1}
+    assert not report.describe_parent(result, "m").startswith(("|", "#"))
+    frame = report.to_frame(result)
+    assert list(frame["title"]) == ["source", "a", "b|c"]
+    path = tmp_path / "plot.png"
+    report.accuracy_latency_plot(result, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_version_texts() -> None:
+    result = comparison((model("a", 0.97, 0.96, params=25), 2.0))
+    tags = report.version_tags(result.rows[1], 7)
+    assert len(tags) == 5
+    assert all(len(key) + len(value) < 30 for key, value in tags.items())
+    assert tags["source"] == "v7"
+    text = report.describe_version(result.rows[1], result.rows[0], "m", 7, "1", "abc")
+    assert text.startswith("Pruned version 7: 4.0x faster")
+    assert "(#/models/m/versions/7)" in text
+    assert "(#/experiments/1/runs/abc)" in text

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.architecture import ModelRef, save_weights
+from pipelines.config import Data as DataSection
+from pipelines.config import Measure
+from pipelines.data import load_data
+from pipelines.models import digits_resnet
+from pipelines.steps.measure import measure
+from pipelines.steps.prune import describe_source, prune
+from pruning_core import PruningSpec
+
+DATA = load_data(DataSection())
+
+
+def ref(width: int, folder: Path) -> ModelRef:
+    torch.manual_seed(0)
+    weights = save_weights(digits_resnet(width=width), folder / f"{width}.safetensors")
+    return ModelRef(
+        factory="pipelines.models:digits_resnet",
+        kwargs={"width": width},
+        plans=(),
+        weights=str(weights),
+        trust=("pipelines.models",),
+    )
+
+
+def test_every_model_is_timed_under_the_same_conditions(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    options = Measure(batch_size=8, threads=1, rounds=7, warmup=1)
+    try:
+        result = measure({"wide": ref(64, tmp_path), "narrow": ref(8, tmp_path)}, DATA, options)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert list(result) == ["wide", "narrow"]
+    assert {len(latency.samples_ms) for latency in result.values()} == {7}
+    assert result["wide"].conditions == result["narrow"].conditions
+    assert result["wide"].conditions["batch_size"] == 8
+    for latency in result.values():
+        assert 0 < min(latency.samples_ms) <= latency.p50_ms <= latency.p95_ms <= max(latency.samples_ms)
+    assert result["narrow"].p50_ms < result["wide"].p50_ms  # 64 times the work
+
+
+def test_more_images_than_there_are_are_made_by_repeating(tmp_path: Path) -> None:
+    result = measure({"m": ref(8, tmp_path)}, DATA, Measure(batch_size=len(DATA.test) + 5, rounds=3, warmup=0))
+    assert result["m"].p50_ms > 0
+
+
+def test_pruning_writes_a_plan_and_smaller_weights(tmp_path: Path) -> None:
+    source = ref(16, tmp_path)
+    before = Path(source.weights).read_bytes()
+    baseline = describe_source(source, DATA)
+    pruned = prune("half", PruningSpec(ratio=0.5, min_channels=2), source, DATA, tmp_path / "work")
+    assert pruned.removed == pytest.approx(0.5)
+    assert pruned.size.params < baseline.size.params / 3
+    assert pruned.size.macs < baseline.size.macs / 3
+    assert pruned.size.size_bytes == Path(pruned.model.weights).stat().st_size
+    assert len(pruned.model.plans) == 1
+    assert Path(source.weights).read_bytes() == before
+    assert baseline.size.macs > baseline.size.params  # of one image, and convolutions use a weight many times
