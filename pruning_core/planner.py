@@ -26,7 +26,7 @@ from pruning_core.inputs import ExampleInputs
 from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.select import Scorer, filtered, select
 from pruning_core.spec import PruningSpec
-from pruning_core.surgery import cut_copy, standard_mends
+from pruning_core.surgery import cut_copy, set_attributes, standard_mends
 from pruning_core.trace import Trace, meta_twin, real_twin, record
 from pruning_core.twin import named_tensors
 from pruning_core.verify import Mismatch, Prediction, compare
@@ -181,15 +181,18 @@ def slices_of(prediction: Prediction) -> list[TensorSlice]:
 
 def try_draft(subject: Subject, draft: Draft) -> None:
     """Build the pruned copy, set the sizes that follow from the cut, retrace, compare; mend as long as that helps."""
-    bare = throwaway(subject, draft.slices, [], [])
-    draft.mends = standard_mends(subject.model, bare) + repair.conv_mends(subject.model, draft.prediction)
+    pruned = throwaway(subject, draft.slices, [], [])
+    draft.mends = standard_mends(subject.model, pruned) + repair.conv_mends(subject.model, draft.prediction)
     draft.mends += node_mends(subject.model, draft.prediction)
-    attempt(subject, draft)
+    set_attributes(pruned, draft.mends)
+    attempt(subject, draft, pruned)
     repair.mend(subject.model, draft, lambda: attempt(subject, draft))
 
 
-def attempt(subject: Subject, draft: Draft) -> None:
-    pruned = throwaway(subject, draft.slices, draft.mends, draft.rescales)
+def attempt(subject: Subject, draft: Draft, pruned: nn.Module | None = None) -> None:
+    """Run the pruned throw-away copy and write into the draft where it first disagrees."""
+    if pruned is None:
+        pruned = throwaway(subject, draft.slices, draft.mends, draft.rescales)
     undone = frozenset(rescale.call for rescale in draft.rescales)
     draft.retraced = subject.retrace(pruned)
     draft.mismatch = compare(reference(subject, draft), draft.retraced, undone)

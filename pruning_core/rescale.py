@@ -2,7 +2,7 @@
 
 An attention that divides by the square root of its head size computes another constant once the head is smaller. The
 value it multiplies is followed back, through calls that only move entries or scale them, to the layers that made it,
-and their weights and biases are multiplied by old / new.
+and their weights and biases are multiplied by old / new. Only rows that no other call reads are scaled.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _MOVES = {
         "repeat_interleave",
     ]
 }
+_Path = Sequence[tuple[Op, Value]]  # moves, each with the output that is followed
 _LINEAR = {"aten.linear": (0, 1, 2), "aten.conv1d": (0, 1, 2), "aten.conv2d": (0, 1, 2)}  # input, weight, bias
 
 
@@ -58,106 +59,124 @@ _FIRST_FACTOR = {"aten.matmul", "aten.bmm", "aten.mm"}  # scaling the first oper
 def rescale_proposals(prediction: Prediction, retraced: Trace, mismatch: Mismatch) -> Iterator[list[Rescale]]:
     """Ways to undo changed constants: those of all calls of this kind at once first, then of this call alone."""
     trace = prediction.analysis.trace
-    producers = {value.index: op for op in trace.ops for value in op.outputs()}
-    mine = list(_ways(trace, producers, mismatch.op, mismatch.factor))
+    folder = _Folder(trace)
+    mine = list(folder.ways(mismatch.op, mismatch.factor))
     everywhere: list[Rescale] = []
     for op, new in zip(trace.ops[mismatch.op :], retraced.ops[mismatch.op :], strict=False):
         if op.func is trace.ops[mismatch.op].func and op.func is new.func:
             drift = constant_drift(op, new)
             if drift is not None:
-                everywhere += next(_ways(trace, producers, op.index, drift), [])
+                everywhere += next(folder.ways(op.index, drift), [])
     if mine and len(everywhere) > len(mine[0]):
         yield everywhere
     yield from mine
 
 
-def _ways(trace: Trace, producers: dict[int, Op], call: int, change: float) -> Iterator[list[Rescale]]:
-    """Ways to undo one changed constant (new / old = `change`), each a set of rescaled parameter entries."""
-    op = trace.ops[call]
-    if op.name in _FILLS:  # the constant was put into a tensor first: look at the call that uses it
-        made = op.outputs()[0].index
-        op = next((o for o in trace.ops if any(v.index == made for v in o.inputs())), op)
-        if op.args and isinstance(op.args[0], Value) and op.args[0].index == made:
+class _Folder:
+    """Follows values of one trace back to the layer that makes them, and forward to every call that reads them."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.names = {value.index: name for name, value in trace.tensors.items()}
+        self.producers = {value.index: op for op in trace.ops for value in op.outputs()}
+        self.readers: dict[int, list[Op]] = {}
+        for op in trace.ops:
+            for value in op.inputs():
+                self.readers.setdefault(value.index, []).append(op)
+        self.returned = {value.index for value in trace.outputs}
+
+    def ways(self, call: int, change: float) -> Iterator[list[Rescale]]:
+        """Ways to undo one changed constant (new / old = `change`), each a set of rescaled parameter entries."""
+        op = self.trace.ops[call]
+        if op.name in _FILLS:  # the constant was put into a tensor first: look at the call that uses it
+            made = op.outputs()[0].index
+            op = self.readers.get(made, [op])[0]
+            if op.args and isinstance(op.args[0], Value) and op.args[0].index == made:
+                return
+        factor = change if op.name == "aten.div" else 1 / change
+        attention = op.name == "aten.scaled_dot_product_attention"
+        if not np.isfinite(factor) or factor <= 0 or not (attention or op.name in {"aten.mul", "aten.div"}):
             return
-    factor = change if op.name == "aten.div" else 1 / change
-    attention = op.name == "aten.scaled_dot_product_attention"
-    if not np.isfinite(factor) or factor <= 0 or not (attention or op.name in {"aten.mul", "aten.div"}):
-        return
-    for value in op.args[: 2 if attention else 1]:
-        if isinstance(value, Value):
-            found = _walk(trace, producers, value, (), factor, call)
-            if found:
-                yield found
+        for value in op.args[: 2 if attention else 1]:
+            if isinstance(value, Value):
+                found = self._back(value, (), op)
+                if found:
+                    yield [Rescale(tensor=t, axis=0, positions=rows, factor=factor, call=call) for t, rows in found]
 
-
-def _walk(
-    trace: Trace, producers: dict[int, Op], value: Value, path: tuple[tuple[Op, Value], ...], factor: float, call: int
-) -> list[Rescale] | None:
-    """Back from a value to the one layer whose output it is made of; None where the way is not one of moves only."""
-    op = producers.get(value.index)
-    if op is None or not op.args or not isinstance(op.args[0], Value):
-        return None
-    if op.name in _MOVES:
-        return _walk(trace, producers, op.args[0], ((op, value), *path), factor, call)
-    if op.name in _FIRST_FACTOR:
-        return _walk(trace, producers, op.args[0], (), factor, call)
-    if op.name in _LINEAR:
-        return _fold(trace, producers, op, value, path, factor, call)
-    return None
-
-
-def _fold(
-    trace: Trace,
-    producers: dict[int, Op],
-    op: Op,
-    value: Value,
-    path: tuple[tuple[Op, Value], ...],
-    factor: float,
-    call: int,
-) -> list[Rescale] | None:
-    """Which output channels of the layer reach the value: label them, and replay the moves on the labels."""
-    _, w, b = _LINEAR[op.name]
-    weights = [arg for arg in (op.args[w], op.args[b] if len(op.args) > b else None) if arg is not None]
-    sources = [_parameter_rows(trace, producers, weight) for weight in weights]
-    if any(source is None for source in sources):
-        return None
-    out = value.shape
-    axis = len(out) - 1 if op.name == "aten.linear" else 1
-    shape = [1] * len(out)
-    shape[axis] = out[axis]
-    labels: Any = torch.arange(out[axis]).view(shape).expand(out)
-    labels = _replay(labels, path)
-    reached = torch.unique(labels)
-    return [
-        Rescale(
-            tensor=source[0],
-            axis=0,
-            positions=tuple(sorted(set(source[1][reached].tolist()))),
-            factor=factor,
-            call=call,
-        )
-        for source in sources
-        if source is not None
-    ]
-
-
-def _parameter_rows(trace: Trace, producers: dict[int, Op], weight: Value) -> tuple[str, torch.Tensor] | None:
-    """The parameter that a weight is, or is a part of, and the parameter's row behind each row of the weight."""
-    names = {v.index: name for name, v in trace.tensors.items()}
-    path: list[tuple[Op, Value]] = []
-    source = weight
-    while source.index not in names:
-        op = producers.get(source.index)
-        if op is None or op.name not in _MOVES or not isinstance(op.args[0], Value):
+    def _back(self, value: Value, path: _Path, reader: Op) -> list[tuple[str, tuple[int, ...]]] | None:
+        """The parameter rows behind a value that `reader` reads after the moves of `path`; None where there is no way."""
+        op = self.producers.get(value.index)
+        if op is None or not op.args or not isinstance(op.args[0], Value):
             return None
-        path.insert(0, (op, source))
-        source = op.args[0]
-    rows: Any = torch.arange(source.shape[0]).view(-1, *[1] * (len(source.shape) - 1)).expand(source.shape)
-    rows = _replay(rows, path)
-    return names[source.index], rows.reshape(rows.shape[0], -1)[:, 0]
+        if op.name in _MOVES:
+            return self._back(op.args[0], ((op, value), *path), reader)
+        if op.name in _FIRST_FACTOR:  # scaling the first factor scales the product, if that goes nowhere else
+            whole = torch.zeros((), dtype=torch.long).expand(value.shape)
+            return self._back(op.args[0], (), op) if self._goes_only_to(value, whole, {0}, reader) else None
+        return self._rows(op, value, path, reader) if op.name in _LINEAR else None
+
+    def _rows(self, op: Op, value: Value, path: _Path, reader: Op) -> list[tuple[str, tuple[int, ...]]] | None:
+        """Which output channels of a layer reach the reader: label them, and replay the moves on the labels."""
+        _, w, b = _LINEAR[op.name]
+        weights = [arg for arg in (op.args[w], op.args[b] if len(op.args) > b else None) if arg is not None]
+        labels = _labels(value.shape, len(value.shape) - 1 if op.name == "aten.linear" else 1)
+        reached = set(torch.unique(_replay(labels, path)).tolist())
+        if not self._goes_only_to(value, labels, reached, reader):
+            return None
+        found: list[tuple[str, tuple[int, ...]]] = []
+        for weight in weights:
+            source = self._parameter(weight)
+            if source is None:
+                return None
+            parameter, rows_of = source
+            rows = {int(rows_of[k]) for k in reached}
+            if not self._goes_only_to(parameter, _labels(parameter.shape, 0), rows, op):
+                return None
+            found.append((self.names[parameter.index], tuple(sorted(rows))))
+        return found
+
+    def _parameter(self, weight: Value) -> tuple[Value, Any] | None:
+        """The parameter that a weight is, or is a part of, and the parameter's row behind each row of the weight."""
+        path: list[tuple[Op, Value]] = []
+        source = weight
+        while source.index not in self.names:
+            op = self.producers.get(source.index)
+            if op is None or op.name not in _MOVES or not isinstance(op.args[0], Value):
+                return None
+            path.insert(0, (op, source))
+            source = op.args[0]
+        rows = _replay(_labels(source.shape, 0), path)
+        return source, rows.reshape(rows.shape[0], -1)[:, 0].tolist()
+
+    def _goes_only_to(self, value: Value, labels: Any, wanted: set[int], reader: Op) -> bool:
+        """Whether entries with these labels are read by `reader` alone, once, however they are moved on the way."""
+        if value.index in self.returned and _meets(labels, wanted):
+            return False
+        for op in self.readers.get(value.index, ()):
+            if op is reader:
+                if sum(v.index == value.index for v in op.inputs()) > 1:
+                    return False
+            elif op.name in _MOVES and isinstance(op.args[0], Value) and op.args[0].index == value.index:
+                for out in op.outputs():
+                    if not self._goes_only_to(out, _replay(labels, ((op, out),)), wanted, reader):
+                        return False
+            elif _meets(labels, wanted):
+                return False
+        return True
 
 
-def _replay(labels: Any, path: Sequence[tuple[Op, Value]]) -> Any:
+def _labels(shape: tuple[int, ...], axis: int) -> Any:
+    """Every entry labelled with its position on one axis."""
+    view = [1] * len(shape)
+    view[axis] = shape[axis]
+    return torch.arange(shape[axis]).view(view).expand(shape)
+
+
+def _meets(labels: Any, wanted: set[int]) -> bool:
+    return not wanted.isdisjoint(torch.unique(labels).tolist())
+
+
+def _replay(labels: Any, path: _Path) -> Any:
     for step, result in path:
         moved = step.func(labels.contiguous(), *_plain(step.args[1:]), **_no_format(step.kwargs))
         if isinstance(moved, list | tuple):

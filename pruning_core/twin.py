@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,13 +55,44 @@ def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
             if key not in _STORES:
                 visit(value, 3)
     try:
-        return copy.deepcopy(model, dict(memo))
+        return _copy(model, dict(memo))
     except TypeError:  # an attribute that cannot be copied (an operator, a lock, an open file): the copy shares it
         for module in model.modules():
             for key, value in module.__dict__.items():
                 if key not in _STORES and not _can_be_copied(value, memo):
                     memo[id(value)] = value
-        return copy.deepcopy(model, memo)
+        return _copy(model, memo)
+
+
+_ATOMS = (type(None), bool, int, float, str, type)
+_OWN_WAY = ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "__copy__", "__new__")
+
+
+def _copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """`copy.deepcopy`, without its detour through pickling for modules that have no way of their own to be copied.
+
+    A module has some twenty attributes, nearly all of them empty: this takes a third of the time.
+    """
+    known: nn.Module | None = memo.get(id(module))
+    if known is not None:
+        return known
+    kind = type(module)
+    if any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in _OWN_WAY):
+        return copy.deepcopy(module, memo)
+    new = kind.__new__(kind)
+    memo[id(module)] = new
+    for key, value in module.__dict__.items():
+        if isinstance(value, _ATOMS):
+            new.__dict__[key] = value
+        elif isinstance(value, dict | OrderedDict) and not value:
+            new.__dict__[key] = type(value)() if type(value) in (dict, OrderedDict) else copy.deepcopy(value, memo)
+        elif key == "_modules":
+            new.__dict__[key] = {n: None if child is None else _copy(child, memo) for n, child in value.items()}
+        elif key in ("_parameters", "_buffers"):
+            new.__dict__[key] = {n: None if t is None else memo[id(t)] for n, t in value.items()}
+        else:
+            new.__dict__[key] = copy.deepcopy(value, memo)
+    return new
 
 
 _STORES = {"_parameters", "_buffers", "_modules"}
