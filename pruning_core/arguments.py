@@ -6,7 +6,7 @@ Where Python code computes them they follow by themselves. In an exported graph 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import fx, nn
@@ -15,9 +15,11 @@ from pruning_core.coupling.units import Ids
 from pruning_core.nodes import NODE
 from pruning_core.plan import AttributeMend
 from pruning_core.trace import Op
-from pruning_core.verify import Prediction
 
-Rewrite = Callable[[Prediction, Op], dict[int, Any]]
+if TYPE_CHECKING:
+    from pruning_core.verify import Prediction
+
+Rewrite = Callable[["Prediction", Op], dict[int, Any]]
 
 
 def new_arguments(prediction: Prediction, op: Op) -> dict[int, Any]:
@@ -137,6 +139,7 @@ _TABLE: dict[str, Rewrite] = {
     "select": _select,
     "narrow": _narrow,
     "group_norm": _norm_groups(1),
+    "native_group_norm": _norm_groups(6),
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pruning_core.arguments import conv_groups
+from pruning_core.arguments import conv_groups, new_arguments
 from pruning_core.coupling.analysis import Decisions
 from pruning_core.coupling.units import is_fixed
 from pruning_core.plan import AttributeMend
@@ -146,6 +146,9 @@ def size_changes(prediction: Prediction, ops: list[Op]) -> dict[int, list[int]]:
 def new_sizes(prediction: Prediction, path: str, op: Op, old: Any) -> list[Any]:
     """What a held size may have become, by the call itself, else by the calls of its module."""
     near = size_changes(prediction, [op])
+    for position, now in new_arguments(prediction, op).items():
+        if isinstance(now, int) and isinstance(op.args[position], int):
+            near.setdefault(op.args[position], []).insert(0, now)
     prefix = f"{path}." if path else ""
     wide = size_changes(
         prediction, [o for o in prediction.analysis.trace.ops if o.module == path or o.module.startswith(prefix)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pruning_core.arguments import new_arguments
 from pruning_core.coupling.analysis import Analysis, run_rule
 from pruning_core.coupling.rules.elementwise import is_pointwise
 from pruning_core.coupling.rules.table import Choice, Context
@@ -26,7 +27,7 @@ class Mismatch:
     """The first call of the pruned model that does not do what the plan predicts."""
 
     op: int
-    kind: str  # shape | ids | constant | stopped | different
+    kind: str  # shape | ids | argument | constant | stopped | different
     detail: str
     module: str
     factor: float = 1.0  # for a constant: new / old
@@ -111,6 +112,9 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
         found = _same_outputs(prediction, op, new)
         if found is not None:
             return found
+        found = _same_groups(prediction, op, new)
+        if found is not None:
+            return found
         drift = None if op.index in undone else constant_drift(op, new)
         if drift is not None:
             return Mismatch(op.index, "constant", f"{op.name}: a constant changed by {drift:.6g}", new.module, drift)
@@ -144,6 +148,23 @@ def _same_outputs(prediction: Prediction, op: Op, new: Op) -> Mismatch | None:
         if got.shape != want:
             detail = f"{op.name}: {list(value.shape)} was to become {list(want)} and is {list(got.shape)}"
             return Mismatch(op.index, "shape", detail, new.module)
+    return None
+
+
+def _same_groups(prediction: Prediction, op: Op, new: Op) -> Mismatch | None:
+    """Numbers of groups do not show in shapes or ids: the same channels in other groups are another function."""
+    if "group_norm" not in op.name and not op.name.startswith("aten.conv"):
+        return None
+    wanted = new_arguments(prediction, op)
+    for position, value in wanted.items():
+        got = new.args[position] if position < len(new.args) else None
+        if isinstance(value, int) and got != value:
+            return Mismatch(
+                op.index, "argument", f"{op.name}: {op.args[position]} groups were to become {value}", new.module
+            )
+    for position, value in enumerate(op.args):
+        if isinstance(value, int) and position not in wanted and position < len(new.args) and new.args[position] != value:
+            return Mismatch(op.index, "argument", f"{op.name}: {value} became {new.args[position]}", new.module)
     return None
 
 

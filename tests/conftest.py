@@ -4,7 +4,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ from filelock import FileLock  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.config import CompressConfig
-    from pipelines.steps.compare import Comparison
 
 torch.set_num_threads(1)  # the workers share the cores
 
@@ -82,16 +81,6 @@ def store_uri(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow.db'}"
 
 
-@pytest.fixture(scope="session")
-def prefect_api() -> Iterator[str]:
-    """The address of a Prefect server on a database of its own."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield str(PREFECT_API_URL.value())
-
-
 def quick_config(tracking_uri: str, **changes: object) -> "CompressConfig":
     """A real recipe, with little training and few timings."""
     from pipelines.config import parse_config
@@ -105,28 +94,6 @@ def quick_config(tracking_uri: str, **changes: object) -> "CompressConfig":
         "tracking": {"uri": tracking_uri},
     }
     return parse_config({**raw, **changes}, "test")
-
-
-@pytest.fixture(scope="session")
-def compressed(
-    demo_home: Path, shared_folder: Path, once: Callable[..., object], request: pytest.FixtureRequest
-) -> tuple[str, "Comparison"]:
-    """(tracking URI, what the compress flow said): the flow, run for real once per test session."""
-    folder = shared_folder / "compressed"
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-
-    def make() -> "Comparison":
-        request.getfixturevalue("prefect_api")
-        from pipelines.flows.compress import compress
-
-        folder.mkdir(exist_ok=True)
-        shutil.copyfile(demo_home / "mlflow.db", folder / "mlflow.db")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(environment.HOME_VARIABLE, str(folder))
-            return compress(quick_config(uri))
-
-    comparison = once("compressed", make)
-    return uri, comparison  # type: ignore[return-value]
 
 
 def run_count(tracking_uri: str) -> tuple[int, int, int]:

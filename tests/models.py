@@ -241,7 +241,5 @@ NETS: Mapping[str, Case] = {
         locked=frozenset({"head"}),
     ),
     "flatten_linear": Case(build=seeded(FlattenLinear), inputs=IMAGE, coupled=_sets("conv bn", "hidden"), locked=FC),
-    "shared_weights": Case(
-        build=seeded(SharedWeights), inputs=IMAGE, coupled=_sets("stem body", "left right"), locked=FC
-    ),
+    "shared_weights": Case(build=seeded(SharedWeights), inputs=IMAGE, coupled=_sets("stem body", "left right"), locked=FC),
 }

@@ -110,9 +110,7 @@ class SelectiveKernel(nn.Module):
     def __init__(self, width: int = 48, branches: int = 2) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3, padding=1)
-        self.branches = nn.ModuleList(
-            nn.Conv2d(width, width, 3, padding=1 + i, dilation=1 + i) for i in range(branches)
-        )
+        self.branches = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1 + i, dilation=1 + i) for i in range(branches))
         self.squeeze = nn.Linear(width, 24)
         self.weigh = nn.ModuleList(nn.Linear(24, width) for _ in range(branches))
         self.fc = nn.Linear(width, 10)

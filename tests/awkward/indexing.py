@@ -40,9 +40,7 @@ class ShuffleV2Unit(nn.Module):
         half = width // 2
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.branches = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(half, half, 1), nn.BatchNorm2d(half), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1)
-            )
+            nn.Sequential(nn.Conv2d(half, half, 1), nn.BatchNorm2d(half), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1))
             for _ in range(2)
         )
         self.shuffle = nn.ChannelShuffle(2)
@@ -469,9 +467,7 @@ CASES = {
     "res2net": Case(build=seeded(Res2Net), inputs=IMAGE, locked=FC),
     "ghost": Case(build=seeded(Ghost), inputs=IMAGE, locked=FC),
     "partial_conv": Case(build=seeded(PartialConv), inputs=IMAGE, locked=FC),
-    "temporal_shift": Case(
-        build=seeded(TemporalShift), inputs=lambda: torch.ones(2, 4, 3, 16, 16).cumsum(1), locked=FC
-    ),
+    "temporal_shift": Case(build=seeded(TemporalShift), inputs=lambda: torch.ones(2, 4, 3, 16, 16).cumsum(1), locked=FC),
     "constant_slice": Case(build=seeded(ConstantSlice), inputs=IMAGE, locked=FC),
     "overlapping_slices": Case(build=seeded(OverlappingSlices), inputs=IMAGE, locked=FC),
     "strided_channels": Case(build=seeded(StridedChannels), inputs=IMAGE, locked=FC),

@@ -158,7 +158,7 @@ class LocalResponse(nn.Module):
         self.fc = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.local_response_norm(self.conv1(x).relu(), 5)
+        x = F.local_response_norm(self.conv1(x).relu(), 5, alpha=1.0)
         return self.fc(self.conv3(self.conv2(x).relu()).relu().mean((2, 3)))
 
 
@@ -166,9 +166,7 @@ CASES = {
     "group_norm": Case(build=seeded(GroupNormNet), inputs=IMAGE, locked=FC, approximate=True),
     "group_norm_concat": Case(build=seeded(GroupNormConcat), inputs=IMAGE, locked=FC, approximate=True),
     "instance_norm": Case(build=seeded(InstanceNormNet), inputs=IMAGE, locked=FC),
-    "layer_norm_convnext": Case(
-        build=seeded(ConvNextBlock), inputs=normal((2, 3, 32, 32)), locked=FC, approximate=True
-    ),
+    "layer_norm_convnext": Case(build=seeded(ConvNextBlock), inputs=normal((2, 3, 32, 32)), locked=FC, approximate=True),
     "norms_by_hand": Case(build=seeded(HandWrittenNorms), inputs=IMAGE, locked=FC, approximate=True),
     "batch_norm_functional": Case(build=seeded(FunctionalBatchNorm), inputs=IMAGE, locked=FC),
     "layer_norm_whole": Case(build=seeded(NormedWhole), inputs=IMAGE, locked=FC, approximate=True),

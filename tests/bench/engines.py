@@ -85,25 +85,30 @@ ENGINES: dict[str, Callable[[nn.Module, Any], Cut]] = {
 
 
 def output_layers(model: nn.Module, inputs: Any) -> list[nn.Module]:
-    """The layers whose outputs leave the model: what any user of Torch-Pruning would name in `ignored_layers`."""
-    made: dict[int, nn.Module] = {}
-    held: list[Tensor] = []
-    last: list[nn.Module] = []
+    """The last layers before each output: what any user of Torch-Pruning would name in `ignored_layers`."""
+    made: dict[Any, nn.Module] = {}
 
     def note(module: nn.Module, _args: Any, out: Any) -> None:
-        if isinstance(out, Tensor):
-            held.append(out)
-            made[out.untyped_storage().data_ptr()] = module
-            last[:] = [module]
+        if isinstance(out, Tensor) and out.grad_fn is not None:
+            made[out.grad_fn] = module
 
     layers = (nn.Linear, nn.modules.conv._ConvNd)
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, layers)]
-    with torch.no_grad():
-        out = call(model, inputs)
+    with torch.enable_grad():
+        queue = [out.grad_fn for out in leaves(call(model, inputs))]
     for hook in hooks:
         hook.remove()
-    found = [made[t.untyped_storage().data_ptr()] for t in leaves(out) if t.untyped_storage().data_ptr() in made]
-    return list(dict.fromkeys([*found, *last]))
+    found, seen = [], set()
+    while queue:
+        step = queue.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if step in made:
+            found.append(made[step])
+        else:
+            queue += [before for before, _ in step.next_functions]
+    return list(dict.fromkeys(found))
 
 
 def locate(original: dict[str, Tensor], pruned: dict[str, Tensor]) -> Keep:

@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def tolerance(self) -> float:
-        return 1e-4 if self.dtype == "float64" else 1e-2
+        return 1e-6 if self.dtype == "float64" else 1e-2
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -13,22 +13,22 @@ import pytest
 import torch
 from mlflow.entities import Run
 
-from pipelines import environment, registry
+from pipelines import registry
 from pipelines.architecture import load_module
 from pipelines.config import Data as DataSection
 from pipelines.config import Finetune
 from pipelines.data import load_data
-from pipelines.errors import CandidateError, RegistryError
+from pipelines.errors import RegistryError
 from pipelines.flows import stages
-from pipelines.flows.compress import compress, is_retryable
+from pipelines.flows.compress import is_retryable
 from pipelines.registry import Store
 from pipelines.steps.compare import Comparison
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.finetune import finetune
-from tests.conftest import files_below, quick_config, run_count
+from tests.conftest import files_below, quick_config
+from tests.pipelines.flows.conftest import Flows
 
 DATA = load_data(DataSection())
-Compressed = tuple[str, Comparison]
 
 # A user's process: MLflow and torch, and none of our code.
 LOAD_ELSEWHERE = """
@@ -62,8 +62,8 @@ def artifact(uri: str, run_id: str, name: str, folder: Path) -> Path:
     return Path(Store(uri).client.download_artifacts(run_id, name, str(folder)))
 
 
-def test_the_rows_are_true(compressed: Compressed) -> None:
-    _uri, comparison = compressed
+def test_the_rows_are_true(flows: Flows) -> None:
+    comparison = flows.first.comparison
     source, mild, bold, hopeless = comparison.rows
     assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.3", "l2_norm-slamp-0.6", "hopeless"]
     assert source.accuracy > 0.97
@@ -79,8 +79,8 @@ def test_the_rows_are_true(compressed: Compressed) -> None:
     assert comparison.challenger in {mild.title, bold.title}
 
 
-def test_runs_have_parent_baseline_candidates_and_the_same_metric_names(compressed: Compressed) -> None:
-    uri, comparison = compressed
+def test_runs_have_parent_baseline_candidates_and_the_same_metric_names(flows: Flows) -> None:
+    uri, comparison = flows.first.uri, flows.first.comparison
     runs = children(uri, comparison)
     assert set(runs) == {"baseline", *(row.title for row in comparison.rows[1:])}
     client = Store(uri).client
@@ -100,8 +100,8 @@ def test_runs_have_parent_baseline_candidates_and_the_same_metric_names(compress
     assert len(client.get_metric_history(runs["hopeless"].info.run_id, "train_loss")) == 2
 
 
-def test_lineage_is_recorded_where_the_ui_looks(compressed: Compressed) -> None:
-    uri, comparison = compressed
+def test_lineage_is_recorded_where_the_ui_looks(flows: Flows) -> None:
+    uri, comparison = flows.first.uri, flows.first.comparison
     source = registry.resolve(Store(uri), "models:/digits-resnet/1")
     for name, run in children(uri, comparison).items():
         assert [model.model_id for model in run.inputs.model_inputs] == [source.model_id]
@@ -116,8 +116,8 @@ def test_lineage_is_recorded_where_the_ui_looks(compressed: Compressed) -> None:
         assert "train_loss" not in metrics  # a step of the curve is no property of the model
 
 
-def test_versions_carry_tags_text_and_the_alias(compressed: Compressed) -> None:
-    uri, comparison = compressed
+def test_versions_carry_tags_text_and_the_alias(flows: Flows) -> None:
+    uri, comparison = flows.first.uri, flows.first.comparison
     client = Store(uri).client
     model = client.get_registered_model("digits-resnet")
     best = next(row for row in comparison.rows if row.title == comparison.challenger)
@@ -130,8 +130,8 @@ def test_versions_carry_tags_text_and_the_alias(compressed: Compressed) -> None:
     assert len(client.search_model_versions("name='digits-resnet'")) == 3
 
 
-def test_artifacts_tell_the_same_as_the_rows(compressed: Compressed, tmp_path: Path) -> None:
-    uri, comparison = compressed
+def test_artifacts_tell_the_same_as_the_rows(flows: Flows, tmp_path: Path) -> None:
+    uri, comparison = flows.first.uri, flows.first.comparison
     assert comparison.run_id
     table = pd.read_csv(artifact(uri, comparison.run_id, "comparison.csv", tmp_path))
     assert list(table["title"]) == [row.title for row in comparison.rows]
@@ -150,8 +150,8 @@ def test_artifacts_tell_the_same_as_the_rows(compressed: Compressed, tmp_path: P
         assert samples["conditions"]["batch_size"] == 16
 
 
-def test_anyone_can_load_the_versions_without_our_code(compressed: Compressed, tmp_path: Path) -> None:
-    uri, comparison = compressed
+def test_anyone_can_load_the_versions_without_our_code(flows: Flows, tmp_path: Path) -> None:
+    uri, comparison = flows.first.uri, flows.first.comparison
     rows = comparison.rows[1:3]
     np.save(tmp_path / "x.npy", DATA.test.x)
     models = [f"models:/digits-resnet/{row.version}" for row in rows]
@@ -169,10 +169,10 @@ def test_anyone_can_load_the_versions_without_our_code(compressed: Compressed, t
         np.testing.assert_allclose(one, expected[:1].numpy(), rtol=1e-3, atol=1e-4)  # a batch of one
 
 
-def test_our_loader_gives_a_module_that_trains_and_can_be_pruned_again(compressed: Compressed, tmp_path: Path) -> None:
+def test_our_loader_gives_a_module_that_trains_and_can_be_pruned_again(flows: Flows, tmp_path: Path) -> None:
     import pruning_core as pc
 
-    uri, comparison = compressed
+    uri, comparison = flows.first.uri, flows.first.comparison
     row = comparison.rows[1]
     module = _our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
     assert sum(p.numel() for p in module.parameters()) == row.params
@@ -189,25 +189,14 @@ def _our_module(uri: str, model: str, folder: Path) -> torch.nn.Module:
     return load_module(registry.fetch_model(store, source, folder / "model", trust=("pipelines.models",)))
 
 
-def test_the_work_folder_is_empty_again(compressed: Compressed) -> None:
-    uri, _comparison = compressed
-    assert not files_below(Path(uri.removeprefix("sqlite:///")).parent / "work")
+def test_the_work_folder_is_empty_again(flows: Flows) -> None:
+    assert not files_below(Path(flows.first.uri.removeprefix("sqlite:///")).parents[1] / "work")
 
 
-@pytest.fixture
-def own_copy(compressed: Compressed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The store after the flow, to be changed."""
-    import shutil
-
-    shutil.copyfile(compressed[0].removeprefix("sqlite:///"), tmp_path / "mlflow.db")
-    monkeypatch.setenv(environment.HOME_VARIABLE, str(tmp_path))
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-def test_the_same_work_is_not_done_twice(compressed: Compressed, own_copy: str, prefect_api: str) -> None:
-    before = run_count(own_copy)
-    assert compress(quick_config(own_copy)) == compressed[1]
-    assert run_count(own_copy) == before
+def test_the_same_work_is_not_done_twice(flows: Flows) -> None:
+    assert flows.repeated.comparison == flows.first.comparison
+    assert flows.repeated.before == flows.repeated.after
+    assert flows.first.after[0] == flows.first.before[0] + 5
 
 
 def test_other_work_is_not_taken_for_the_same(own_copy: str, tmp_path: Path) -> None:
@@ -223,37 +212,35 @@ def test_other_work_is_not_taken_for_the_same(own_copy: str, tmp_path: Path) -> 
     assert not found()
 
 
-def test_a_version_can_be_compressed_again(compressed: Compressed, own_copy: str, prefect_api: str, tmp_path: Path) -> None:
+def test_a_version_can_be_compressed_again(flows: Flows, tmp_path: Path) -> None:
     """The plans form a chain: version 2 was cut once, its offspring twice."""
-    source = {"model": "models:/digits-resnet/2"}
-    config = quick_config(own_copy, source=source, candidates=[{"ratio": 0.4}], gate={"max_accuracy_drop": 1})
-    comparison = compress(config)
+    uri, comparison = flows.chained.uri, flows.chained.comparison
     row = comparison.rows[1]
     assert comparison.source == "models:/digits-resnet/2"
     assert row.version == 4
-    assert row.params < compressed[1].rows[1].params
-    module = _our_module(own_copy, "models:/digits-resnet/4", tmp_path)
+    assert row.params < flows.first.comparison.rows[1].params
+    assert comparison.rows[0].accuracy == flows.first.comparison.rows[1].accuracy
+    module = _our_module(uri, "models:/digits-resnet/4", tmp_path)
     assert evaluate(module, DATA.test, 10) == row.accuracy
-    assert Store(own_copy).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
+    assert Store(uri).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
 
 
-def test_one_lost_candidate_costs_the_others_nothing(
-    own_copy: str, prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = stages.prune_candidate
-
-    def sometimes(job: stages.Job, candidate: Any) -> Any:
-        if candidate.ratio == 0.5:
-            raise CandidateError("the saw is blunt", "here", "sharpen it")
-        return real(job, candidate)
-
-    monkeypatch.setattr(stages, "prune_candidate", sometimes)
-    config = quick_config(own_copy, candidates=[{"ratio": 0.5}, {"ratio": 0.25}], finetune={"epochs": 1})
-    comparison = compress(config)
+def test_a_lost_candidate_costs_the_others_nothing(flows: Flows) -> None:
+    uri, comparison = flows.lossy.uri, flows.lossy.comparison
     assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.25"]
-    assert [(f.title, f.reason) for f in comparison.failures] == [("l2_norm-uniform-0.5", "the saw is blunt")]
-    statuses = {name: run.info.status for name, run in children(own_copy, comparison).items()}
-    assert statuses == {"baseline": "FINISHED", "l2_norm-uniform-0.25": "FINISHED", "l2_norm-uniform-0.5": "FAILED"}
+    assert [(failure.title, failure.reason) for failure in comparison.failures] == [
+        ("l2_norm-uniform-0.5", "the saw is blunt"),
+        ("l2_norm-uniform-0.35", "no export today"),
+    ]
+    statuses = {name: run.info.status for name, run in children(uri, comparison).items()}
+    assert statuses == {
+        "baseline": "FINISHED",
+        "l2_norm-uniform-0.25": "FINISHED",
+        "l2_norm-uniform-0.35": "FAILED",
+        "l2_norm-uniform-0.5": "FAILED",
+    }
+    assert comparison.challenger == "l2_norm-uniform-0.25"
+    assert flows.lossy.after[1] == flows.lossy.before[1] + 1
 
 
 def test_only_what_can_pass_by_itself_is_tried_again() -> None:
