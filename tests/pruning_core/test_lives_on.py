@@ -5,6 +5,7 @@ import io
 import pickle
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -84,6 +85,21 @@ def test_it_is_exported_and_the_export_is_pruned(name: str) -> None:
     torch.testing.assert_close(again(more), result.model(more))
     again = pc.PruningPlan.from_json(result.plan.to_json())
     torch.testing.assert_close(pc.apply(graph, again)(x), result.model(x))
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations
+@pytest.mark.parametrize("name", ["residual", "transformer_encoder"])
+def test_it_goes_to_onnx(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    x = case.inputs()
+    assert isinstance(x, torch.Tensor)
+    model = pc.prune(case.build(), x, HALF).model.eval()
+    program = torch.onnx.export(model, (x,), dynamo=True, opset_version=18, verbose=False)
+    assert program is not None
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), model(x).detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["residual", "depthwise_separable", "transformer_encoder"])
