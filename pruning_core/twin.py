@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -54,6 +56,26 @@ def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
         for key, value in module.__dict__.items():
             if key not in _STORES:
                 visit(value, 3)
+    made = _copy_sharing(model, memo)
+    for module in made.modules():
+        for value in module.__dict__.values():
+            if isinstance(value, dict):
+                for key in [key for key, item in value.items() if isinstance(item, Tensor) and _names_device(key)]:
+                    del value[key]
+    return made
+
+
+def _names_device(key: object) -> bool:
+    """Whether a dict's key is a device: tensors stored so are a cache of computed values, out of date after a cut."""
+    if isinstance(key, tuple):
+        return any(_names_device(part) for part in key)
+    return isinstance(key, torch.device) or (isinstance(key, str) and _DEVICE.fullmatch(key) is not None)
+
+
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|meta)(:\d+)?")
+
+
+def _copy_sharing(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     try:
         return _copy(model, dict(memo))
     except TypeError:  # an attribute that cannot be copied (an operator, a lock, an open file): the copy shares it

@@ -149,3 +149,13 @@ def test_hooks_and_extra_attributes_come_along() -> None:
     seen.clear()
     pruned(torch.randn(1, 3, 8, 8))
     assert seen == [torch.Size([1, 8, 6, 6])]
+
+
+@pytest.mark.parametrize("name", ["caches_bias", "caches_tensor", "mha_self", "residual"])
+def test_a_model_that_has_run_before(name: str) -> None:
+    """What it cached at its first forward must not come along into the pruned copy."""
+    case = CASES[name]
+    model = case.build()
+    outputs(model, case)
+    result = pc.prune(model, case.inputs(), HALF, check="numeric")
+    outputs(result.model.eval(), case)
