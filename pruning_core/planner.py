@@ -212,11 +212,19 @@ def reference(subject: Subject, draft: Draft) -> Prediction:
         gone = np.setdiff1d(np.arange(cut.width), cut.keep)
         named[cut.tensor].data.index_fill_(cut.axis, torch.from_numpy(gone).to(named[cut.tensor].device), 0)
     trace = subject.retrace(muted)
-    if trace.error is not None or [op.func for op in trace.ops] != [op.func for op in subject.trace.ops]:
+    if trace.error is not None:
         return draft.prediction
-    choices = {key: choice.taken for key, choice in draft.analysis.choices.items()}
+    same = 0  # calls until the runs part ways; choices are numbered by call
+    for one, other in zip(trace.ops, subject.trace.ops, strict=False):
+        if one.func is not other.func:
+            break
+        same += 1
+    choices = {key: choice.taken for key, choice in draft.analysis.choices.items() if key[0] < same}
     analysis = analyse(trace, draft.analysis.decisions.with_choices(choices))
-    return Prediction(analysis, removed_labels(analysis, draft.slices))
+    prediction = Prediction(analysis, removed_labels(analysis, draft.slices))
+    as_planned = {(c.tensor, c.axis): c.keep for c in draft.slices}
+    fits = as_planned == {(c.tensor, c.axis): c.keep for c in slices_of(prediction)}
+    return prediction if fits else draft.prediction
 
 
 def removed_labels(analysis: Analysis, slices: Iterable[TensorSlice]) -> Ids:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from pipelines.config import CompressConfig
 
 torch.set_num_threads(1)  # the workers share the cores
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of the flows go to one worker, so that the others need not wait for what only they use."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FlowsTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "flows" if "/flows/" in nodeid else nodeid
+
+    return FlowsTogether(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -93,8 +93,11 @@ def _dense(name: str, inputs: Callable[[], Any]) -> Subject:
         options["weights_backbone"] = None
     if any(kind in name for kind in ("rcnn", "retinanet", "fcos")):
         options |= {"min_size": 128, "max_size": 160}
-    if "rcnn" in name:  # few proposals: the operators that stand in for torchvision's are slow
-        options |= {"rpn_pre_nms_top_n_test": 100, "rpn_post_nms_top_n_test": 40}
+    # Few candidates: the operators that stand in for torchvision's are slow. No threshold: random weights are unsure.
+    if "rcnn" in name:
+        options |= {"rpn_pre_nms_top_n_test": 60, "rpn_post_nms_top_n_test": 20, "box_score_thresh": 0.0}
+    elif any(kind in name for kind in ("retinanet", "fcos", "ssd")):
+        options |= {"score_thresh": 0.0, "topk_candidates": 20, "detections_per_img": 20}
     if name.startswith("mvit"):
         inputs = normal((1, 3, 16, 224, 224))
     detects = "min_size" in options or name.startswith("ssd")

@@ -59,7 +59,7 @@ def same(ctx: Context, x: Sym, *_: Any, **__: Any) -> Any:
 
 
 _POINTWISE = (
-    "aten.copy_ aten.copy aten.relu6 aten.relu6_ aten.selu aten.celu aten.where aten.addcmul aten.addcdiv"
+    "aten.copy_ aten.copy aten.relu6 aten.relu6_ aten.selu aten.celu aten.addcmul aten.addcdiv"
     " aten.masked_fill aten.masked_fill_ aten.rsub aten.threshold aten.maximum aten.minimum aten.max.other aten.true_divide"
     " aten.rrelu aten.rrelu_ aten.hardsigmoid aten.log_sigmoid aten.softplus aten.floor_divide aten.square aten.square_"
     " aten.divide aten.multiply aten.subtract aten.lerp aten.lerp_ aten.clip aten.absolute aten.negative"

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from pruning_core.coupling.rules.elementwise import pointwise
 from pruning_core.coupling.rules.table import Context, Sym, rule
 from pruning_core.coupling.units import Axes, fixed
 
@@ -93,3 +94,16 @@ def index_put(ctx: Context, x: Sym, indices: tuple[Sym | None, ...], values: Sym
         elif back <= values.ndim and len(values.axes[-back]) != 1:
             ctx.links.lock(rest[-back], f"written by position by {where}")
     return x.axes
+
+
+@rule(
+    "aten.nonzero", "aten.nonzero_numpy", "aten.masked_select", "aten.argwhere", "aten.unique_consecutive", "aten._unique2"
+)
+def by_value(ctx: Context, *_: Any, **__: Any) -> Any:
+    return ctx.lock_all(f"picked by value by {ctx.links.where()}")
+
+
+@rule("aten.where")
+def where(ctx: Context, condition: Sym, *args: Any) -> Any:
+    """Three arguments: position by position. One: the positions of what is true."""
+    return pointwise(ctx, condition, *args) if args else by_value(ctx)

@@ -106,3 +106,13 @@ def fft(ctx: Context, x: Sym, dims: Any, *_: Any, **__: Any) -> Axes:
         ctx.links.lock(axes[dim], f"transformed by {ctx.links.where()}")
         axes[dim] = fixed(ctx.out_shapes[0][dim])
     return tuple(axes)
+
+
+@rule("torchvision.roi_align", "torchvision.roi_pool", "torchvision.ps_roi_align")
+def roi_align(ctx: Context, x: Sym, rois: Sym, *_: Any) -> Any:
+    """x [N, C, H, W], rois [K, 5] -> [K, C, h, w]."""
+    if ctx.op.name == "torchvision.ps_roi_align":
+        return ctx.lock_all(f"position-sensitive pooling in {ctx.links.where()}")
+    ctx.links.lock_axes((x.axes[0], *x.axes[2:], *rois.axes), f"positions of {ctx.links.where()}")
+    shape = ctx.out_shapes[0]
+    return (fixed(shape[0]), x.axes[1], *(fixed(n) for n in shape[2:]))

@@ -1,0 +1,99 @@
+"""The compress flow for real, four times in a row, by one worker: a Prefect server takes long to start."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import environment
+from pipelines.errors import CandidateError
+from pipelines.flows import stages
+from pipelines.steps.compare import Comparison
+from tests.conftest import quick_config, run_count
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One flow run: the store that it worked on, what it said, what was in the store before and after."""
+
+    uri: str
+    comparison: Comparison
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Flows:
+    first: Flow
+    repeated: Flow  # the same again
+    chained: Flow  # compresses the version that the first made
+    lossy: Flow  # one candidate cannot be pruned, another cannot be exported
+
+
+@pytest.fixture(scope="session")
+def flows(demo_home: Path, shared_folder: Path, once: Callable[..., object]) -> Flows:
+    result = once("flows", lambda: _run_all(demo_home, shared_folder / "flows"))
+    assert isinstance(result, Flows)
+    return result
+
+
+@pytest.fixture
+def own_copy(flows: Flows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The store after the first flow, to be changed."""
+    monkeypatch.setenv(environment.HOME_VARIABLE, str(tmp_path))
+    return _copy(flows.first.uri, tmp_path)
+
+
+def _run_all(demo_home: Path, folder: Path) -> Flows:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(environment.HOME_VARIABLE, str(folder))
+        first = _run(_copy(f"sqlite:///{demo_home / 'mlflow.db'}", folder / "first"))
+        repeated = _run(_copy(first.uri, folder / "repeated"))
+        chained = _run(
+            _copy(first.uri, folder / "chained"),
+            source={"model": "models:/digits-resnet/2"},
+            candidates=[{"ratio": 0.4}],
+            gate={"max_accuracy_drop": 1},
+        )
+        patch.setattr(stages, "prune_candidate", _some_cannot_be_pruned)
+        patch.setattr(stages, "register_candidate", _some_cannot_be_exported)
+        lossy = _run(
+            _copy(first.uri, folder / "lossy"),
+            candidates=[{"ratio": 0.5}, {"ratio": 0.25}, {"ratio": 0.35}],
+            finetune={"epochs": 1, "learning_rate": 0.003, "threads": 1},
+        )
+    return Flows(first, repeated, chained, lossy)
+
+
+def _run(uri: str, **changes: object) -> Flow:
+    from pipelines.flows.compress import compress
+
+    before = run_count(uri)
+    comparison = compress(quick_config(uri, **changes))
+    return Flow(uri, comparison, before, run_count(uri))
+
+
+def _copy(uri: str, folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(uri.removeprefix("sqlite:///"), folder / "mlflow.db")
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+_prune, _register = stages.prune_candidate, stages.register_candidate
+
+
+def _some_cannot_be_pruned(job: stages.Job, candidate: Any) -> Any:
+    if candidate.ratio == 0.5:
+        raise CandidateError("the saw is blunt", "here", "sharpen it")
+    return _prune(job, candidate)
+
+
+def _some_cannot_be_exported(job: stages.Job, runs: Any, baseline: Any, model: Any, latency: Any, row: Any) -> Any:
+    if row.ratio == 0.35:
+        raise CandidateError("no export today", "here", "come back tomorrow")
+    return _register(job, runs, baseline, model, latency, row)

@@ -1,0 +1,192 @@
+"""The command line as a user meets it. What is refused must leave the store as it was."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pipelines import cli
+from tests.conftest import files_below, run_count
+
+GOOD: dict[str, Any] = {
+    "source": {"model": "models:/digits-resnet@champion"},
+    "candidates": [{"ratio": 0.5}],
+    "finetune": {"epochs": 200, "threads": 1},
+}
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """run("compress", recipe): exit status, stdout and stderr of the command line in this process."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # none of these may get as far as to need it
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def get(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, out, err
+
+    return get
+
+
+def recipe(folder: Path, **changes: Any) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({"source": {"model": "models:/digit-resnet@champion"}}, 2, ["no registered model", "did you mean 'digits-resnet'"]),
+        ({"source": {"model": "models:/digits-resnet@champoin"}}, 2, ["no alias", "did you mean 'champion'"]),
+        ({"source": {"model": "models:/digits-resnet/77"}}, 2, ["no version 77"]),
+        ({"candidates": [{"ratio": 1.0}]}, 2, ["candidates[0].ratio", "less than 1"]),
+        ({"candidates": [{"ratio": -0.2}]}, 2, ["candidates[0].ratio", "-0.2"]),
+        ({"candidates": [{"ratio": "half"}]}, 2, ["candidates[0].ratio", "'half'"]),
+        (
+            {"candidates": [{"ratio": 0.5, "criterion": "l2norm"}]},
+            2,
+            ["criterion 'l2norm' is unknown", "did you mean 'l2_norm'"],
+        ),
+        ({"candidates": []}, 2, ["candidates", "empty"]),
+        ({"finetune": {"epochz": 3}}, 2, ["finetune.epochz", "did you mean 'epochs'"]),
+        ({"candidates": [{"ratio": 0.5, "ratios": {"no-such-layer": 0.5}}]}, 2, ["candidates[0]", "no-such-layer"]),
+        ({"data": {"name": "npz", "path": "unlabelled.npz"}}, 2, ["no labels", "np.savez"]),
+        ({"data": {"name": "npz", "path": "other.npz"}}, 2, ["cannot take these images"]),
+        ({"source": {"model": GOOD["source"]["model"], "trust": []}}, 2, ["not trusted"]),
+        ({"tracking": {"uri": "sqlite:////proc/nowhere/mlflow.db"}}, 1, ["no MLflow store"]),
+        ({"tracking": {"uri": "sqlite:///readonly.db"}}, 1, ["cannot be written"]),
+        ({"tracking": {"uri": "sqlite:///blocked.db"}}, 1, ["artifact store cannot be written"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_bad_input_is_refused_and_leaves_nothing_behind(
+    run: Run,
+    home: Path,
+    store_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    status: int,
+    words: list[str],
+) -> None:
+    folder = tmp_path / "user"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    np.savez("unlabelled.npz", x=np.zeros((90, 1, 8, 8)))
+    np.savez("other.npz", x=np.zeros((90, 3, 9, 9)), y=np.arange(90) % 10)
+    (folder / "readonly.db").write_text("not even a database")
+    _block_artifacts(home / "mlflow.db", folder / "blocked.db")
+    path = recipe(folder, **changes)
+    before, files = run_count(store_uri), files_below(folder) | files_below(home)
+    code, out, err = run("compress", path)
+    assert (code, out) == (status, "")
+    assert all(word in err for word in words), err
+    assert err.startswith("error: ")
+    assert "  where: " in err
+    assert "  fix:   " in err
+    assert "Traceback" not in err
+    assert run_count(store_uri) == before
+    assert files_below(folder) | files_below(home) == files
+
+
+def _block_artifacts(store: Path, copy: Path) -> None:
+    """A store whose experiments keep their artifacts where nobody can write."""
+    with sqlite3.connect(store) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+        target.execute("UPDATE experiments SET artifact_location = 'file:///proc/nowhere'")
+    source.close()
+    target.commit()
+    target.close()
+
+
+def test_a_mistake_on_the_command_line_has_status_2(run: Run) -> None:
+    for arguments in ("compress",), ("compress", "no-such-file.yaml"), ("--nonsense",), ("compres", "x.yaml"):
+        code, _out, err = run(*arguments)
+        assert code == 2
+        assert "Traceback" not in err
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version")[:2] == (0, "secateur 0.1.0\n")
+    code, out, _err = run("--help")
+    assert code == 0
+    assert all(command in out for command in ("compress", "inspect", "demo", "ui"))
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; import pipelines.cli; print({'torch', 'mlflow', 'prefect'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_inspect_shows_the_layers_and_why_one_is_locked(run: Run) -> None:
+    code, out, err = run("inspect", "models:/digits-resnet@champion")
+    assert (code, err) == (0, "")
+    assert "stage2.0.shortcut.0" in out
+    assert "locked: reaches the model output" in out
+    assert "169,834" in out
+    code, _out, err = run("inspect", "models:/nothing@champion")
+    assert code == 2
+    assert "no registered model" in err
+
+
+def test_ctrl_c_in_mid_flow_leaves_no_run_open(home: Path, store_uri: str, tmp_path: Path) -> None:
+    """The whole path of a user: our own short-lived Prefect server, training under way, one SIGINT."""
+    environment = {**os.environ, "PYTHONWARNINGS": ""}
+    for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+        environment.pop(name, None)
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "compress", recipe(tmp_path)]
+    before = run_count(store_uri)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while run_count(store_uri)[0] < before[0] + 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(2)  # into the training
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert "stopped" in output
+    assert "Traceback" not in output
+    with sqlite3.connect(home / "mlflow.db") as connection:
+        rows = connection.execute("SELECT name, status, end_time IS NOT NULL FROM runs ORDER BY start_time").fetchall()
+    connection.close()
+    assert rows[-3:] == [
+        ("compress digits-resnet v1", "KILLED", 1),
+        ("baseline", "KILLED", 1),
+        ("l2_norm-uniform-0.5", "KILLED", 1),
+    ]
+    assert run_count(store_uri)[1:] == before[1:]
+    assert not files_below(home / "work")
+    assert not _processes_with(str(home))
+
+
+def _processes_with(text: str) -> list[str]:
+    """Command lines of running processes whose environment names `text`: a server that we left behind."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"PREFECT_HOME={text}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
