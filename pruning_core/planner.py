@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from pruning_core import repair, tree
 from pruning_core.arguments import node_mends
+from pruning_core.checks import check_devices, check_finite, check_model
 from pruning_core.coupling.analysis import Analysis, Decisions, analyse, resolve
 from pruning_core.coupling.groups import ChannelGroup, channel_groups
 from pruning_core.coupling.rules import has_rule
@@ -23,7 +22,9 @@ from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.errors import ModelError, VerifyError
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.inputs import ExampleInputs
+from pruning_core.mend import conv_mends, mend
 from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
+from pruning_core.retreat import lock_everything, retreat, uneven_widths
 from pruning_core.select import Scorer, filtered, select
 from pruning_core.spec import PruningSpec
 from pruning_core.surgery import cut_copy, set_attributes, standard_mends
@@ -70,58 +71,6 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
             "the model returns no tensor", type(model).__name__, "return a tensor, or tuples, lists, dicts of them"
         )
     return Subject(model, inputs, tensors, trace)
-
-
-def check_model(model: nn.Module) -> None:
-    """Raises: ModelError for models that cannot be pruned as they are."""
-    for name, module in model.named_modules():
-        if any(
-            isinstance(t, UninitializedParameter | UninitializedBuffer)
-            for t in (*module._parameters.values(), *module._buffers.values())
-        ):
-            raise ModelError("a lazy module is not initialised yet", name or type(module).__name__, "run the model once")
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise ModelError(f"the model is wrapped in {type(model).__name__}", "the model", "pass model.module")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError("the model is a TorchScript module", "the model", "pass the nn.Module it was made from")
-    if isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
-        raise ModelError("the model is compiled", "the model", "pass model._orig_mod and compile the result again")
-
-
-def check_devices(tensors: dict[str, Tensor], inputs: ExampleInputs) -> None:
-    """Raises: ModelError when an example input lies on another device than the model. Meta models take any input."""
-    devices = {t.device for t in tensors.values()}
-    for tensor in tree.tensors((inputs.args, inputs.kwargs)):
-        if len(devices) == 1 and tensor.device not in devices and not {"meta"} & {d.type for d in devices}:
-            raise ModelError(
-                f"an example input is on {tensor.device}, the model on {next(iter(devices))}",
-                "example_inputs",
-                f"move it there: x.to({str(next(iter(devices)))!r})",
-            )
-
-
-def check_finite(tensors: dict[str, Tensor]) -> None:
-    """Raises: ModelError that names the first tensor with NaN or infinite entries. Masks of -inf in buffers are fine."""
-    for name, tensor in tensors.items():
-        readable = isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and tensor.device.type != "meta"
-        if readable and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                "the weights hold NaN or infinite values",
-                f"parameter {name!r}",
-                "load a checkpoint whose training did not diverge",
-            )
-
-
-def check_prunable(draft: Draft, spec: PruningSpec) -> None:
-    """Raises: ModelError with the reasons when a cut was asked for and no group of channels is open to one."""
-    if draft.kept or not (spec.ratio or spec.ratios):
-        return
-    reasons = dict.fromkeys(draft.left[g.name] for g in draft.groups if g.name in draft.left and g.layers)
-    raise ModelError(
-        "no channel of this model can be pruned: " + "; ".join(list(reasons)[:4]),
-        "the whole model",
-        "inspect(model, example_inputs) lists every layer with its reason; widen `include`, narrow `exclude`",
-    )
 
 
 def _cannot_run(trace: Trace) -> ModelError:
@@ -182,11 +131,11 @@ def slices_of(prediction: Prediction) -> list[TensorSlice]:
 def try_draft(subject: Subject, draft: Draft) -> None:
     """Build the pruned copy, set the sizes that follow from the cut, retrace, compare; mend as long as that helps."""
     pruned = throwaway(subject, draft.slices, [], [])
-    draft.mends = standard_mends(subject.model, pruned) + repair.conv_mends(subject.model, draft.prediction)
+    draft.mends = standard_mends(subject.model, pruned) + conv_mends(subject.model, draft.prediction)
     draft.mends += node_mends(subject.model, draft.prediction)
     set_attributes(pruned, draft.mends)
     attempt(subject, draft, pruned)
-    repair.mend(subject.model, draft, lambda: attempt(subject, draft))
+    mend(subject.model, draft, lambda: attempt(subject, draft))
 
 
 def attempt(subject: Subject, draft: Draft, pruned: nn.Module | None = None) -> None:
@@ -241,6 +190,18 @@ def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[Attribute
     return cut_copy(subject.model, slices, mends, rescales, device=None if subject.trace.real else "meta")
 
 
+def check_prunable(draft: Draft, spec: PruningSpec) -> None:
+    """Raises: ModelError with the reasons when a cut was asked for and no group of channels is open to one."""
+    if draft.kept or not (spec.ratio or spec.ratios):
+        return
+    reasons = dict.fromkeys(draft.left[g.name] for g in draft.groups if g.name in draft.left and g.layers)
+    raise ModelError(
+        "no channel of this model can be pruned: " + "; ".join(list(reasons)[:4]),
+        "the whole model",
+        "inspect(model, example_inputs) lists every layer with its reason; widen `include`, narrow `exclude`",
+    )
+
+
 def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
     """Plan, try, and lock what does not work until what is left verifies.
 
@@ -254,7 +215,7 @@ def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
         draft = make_draft(resolve(subject.trace, decisions), scorer, spec, even)
         try_draft(subject, draft)
         if draft.mismatch is not None:
-            wider = even | repair.uneven_widths(draft)
+            wider = even | uneven_widths(draft)
             if wider != even:
                 evened = make_draft(draft.analysis, scorer, spec, wider)
                 try_draft(subject, evened)
@@ -269,8 +230,8 @@ def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
                 f"module {draft.mismatch.module!r}",
                 "make its forward deterministic for the example inputs (seeds, no state kept between calls)",
             )
-        decisions = repair.retreat(draft, decisions)
-    draft = make_draft(resolve(subject.trace, repair.lock_everything(subject.trace, decisions)), scorer, spec)
+        decisions = retreat(draft, decisions)
+    draft = make_draft(resolve(subject.trace, lock_everything(subject.trace, decisions)), scorer, spec)
     try_draft(subject, draft)
     if draft.mismatch is not None:
         raise VerifyError(draft.mismatch.detail, f"module {draft.mismatch.module!r}", "report this model")

@@ -1,4 +1,4 @@
-"""What to do when the pruned run disagrees with the plan: mend an attribute, scale a weight, or lock and plan again.
+"""Set the sizes that Python code holds, at the first call where the pruned run disagrees with the plan.
 
 Python code holds sizes (`num_heads`, `head_dim`, split sizes). At the first call that disagrees, the sizes which that
 call and its module's other calls had before, and are predicted to have after, explain the attributes that hold them.
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from pruning_core.arguments import conv_groups, new_arguments
-from pruning_core.coupling.analysis import Decisions
 from pruning_core.coupling.units import is_fixed
 from pruning_core.plan import AttributeMend
 from pruning_core.rescale import rescale_proposals
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_TRIALS = 48
 _CONV_OPS = {f"aten.conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)}
-_SPLITS = {"aten.split", "aten.chunk", "aten.tensor_split", "aten.split_with_sizes", "aten.unsafe_chunk"}
+SPLITS = {"aten.split", "aten.chunk", "aten.tensor_split", "aten.split_with_sizes", "aten.unsafe_chunk"}
 
 
 def conv_mends(model: nn.Module, prediction: Prediction) -> list[AttributeMend]:
@@ -175,7 +174,7 @@ def new_sizes(prediction: Prediction, path: str, op: Op, old: Any) -> list[Any]:
 
 def _part_sizes(prediction: Prediction, op: Op) -> dict[tuple[int, ...], tuple[int, ...]]:
     """The sizes of the parts of a split, before -> after."""
-    if op.name not in _SPLITS:
+    if op.name not in SPLITS:
         return {}
     dim = op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)
     before = tuple(value.shape[dim] for value in op.outputs())
@@ -192,7 +191,7 @@ def _position_changes(prediction: Prediction, op: Op) -> dict[int, list[int]]:
         "aten.constant_pad_nd",
         "aten.pad",
         "aten.roll",
-        *_SPLITS,
+        *SPLITS,
     }:
         return found
     for value in (*op.inputs(), *op.outputs()):
@@ -243,8 +242,8 @@ def _twin_sizes(draft: Draft, path: str, twin: str, held: Any, old: Any, new: An
     assert draft.mismatch is not None
     ops = draft.analysis.trace.ops
     op = ops[draft.mismatch.op]
-    mine = [o.index for o in _ops_of(draft.analysis.trace, path)]
-    theirs = _ops_of(draft.analysis.trace, twin)
+    mine = [o.index for o in ops_of(draft.analysis.trace, path)]
+    theirs = ops_of(draft.analysis.trace, twin)
     if op.index not in mine or mine.index(op.index) >= len(theirs):
         return None
     partner = theirs[mine.index(op.index)]
@@ -272,102 +271,10 @@ def _roles(prediction: Prediction, op: Op, old: Any, new: Any) -> list[tuple[int
     return sorted(found, key=lambda role: role[0] < len(op.inputs()))
 
 
-def _ops_of(trace: Trace, path: str) -> list[Op]:
+def ops_of(trace: Trace, path: str) -> list[Op]:
     prefix = f"{path}." if path else ""
     return [o for o in trace.ops if o.module == path or o.module.startswith(prefix)]
 
 
 def _json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def retreat(draft: Draft, decisions: Decisions) -> Decisions:
-    """Plan less: tie the parts of a split, or lock the axes whose cut the code did not follow, here and in twin calls."""
-    assert draft.mismatch is not None
-    trace = draft.analysis.trace
-    op = trace.ops[draft.mismatch.op]
-    twins = twin_ops(draft, op)
-    if op.name in _SPLITS and op.index not in decisions.ties:
-        return decisions.with_ties(frozenset(twins))
-    reason = f"its code does not follow a cut: {draft.mismatch.detail}"
-    locks: dict[tuple[int, int, int], str] = {}
-    for index in twins:
-        for operand, value in enumerate((*trace.ops[index].inputs(), *trace.ops[index].outputs())):
-            for axis, (old, new) in enumerate(zip(value.shape, draft.prediction.shape(value), strict=True)):
-                if old != new and (index, operand, axis) not in decisions.locks:
-                    locks[(index, operand, axis)] = reason
-    if locks:
-        return decisions.with_locks(locks)
-    return _lock_before(draft, decisions, op, reason)
-
-
-def _lock_before(draft: Draft, decisions: Decisions, op: Op, reason: str) -> Decisions:
-    """Nothing of this call was cut, so the cause lies before it: lock the nearest call before it that was."""
-    trace = draft.analysis.trace
-    for index in range(op.index, -1, -1):
-        locks = {
-            (twin, operand, axis): reason
-            for twin in twin_ops(draft, trace.ops[index])
-            for operand, value in enumerate((*trace.ops[twin].inputs(), *trace.ops[twin].outputs()))
-            for axis, (old, new) in enumerate(zip(value.shape, draft.prediction.shape(value), strict=True))
-            if old != new and (twin, operand, axis) not in decisions.locks
-        }
-        if locks:
-            return decisions.with_locks(locks)
-    return lock_everything(trace, decisions)
-
-
-def uneven_widths(draft: Draft) -> frozenset[int]:
-    """Widths that several groups near the disagreement had in common before the cut, and have no more.
-
-    Code that reads one layer's width off another's (heads * head size = model width) wants them equal.
-    """
-    assert draft.mismatch is not None
-    trace = draft.analysis.trace
-    path = draft.mismatch.module or trace.ops[draft.mismatch.op].module
-    near = {
-        int(label)
-        for op in _ops_of(trace, path)
-        for value in (*op.inputs(), *op.outputs())
-        for ids in draft.analysis.axes.get(value.index, ())
-        if not is_fixed(ids)
-        for label in set(draft.analysis.labels[ids].tolist())
-    }
-    kept_of: dict[int, set[int]] = {}
-    for group in draft.groups:
-        if group.name in draft.kept and near & set(group.labels.tolist()):
-            for width in group.widths:
-                kept = len(draft.kept[group.name]) * (width // group.channels)
-                kept_of.setdefault(width, set()).add(kept)
-    return frozenset(width for width, kept in kept_of.items() if len(kept) > 1)
-
-
-def lock_everything(trace: Trace, decisions: Decisions) -> Decisions:
-    return decisions.with_locks(
-        {
-            (op.index, operand, axis): "no cut of this model could be verified"
-            for op in trace.ops
-            for operand, value in enumerate((*op.inputs(), *op.outputs()))
-            for axis in range(len(value.shape))
-        }
-    )
-
-
-def twin_ops(draft: Draft, op: Op) -> list[int]:
-    """The same call in modules that make the same calls and see the same sizes change."""
-    by_module: dict[str, list[Op]] = {}
-    for o in draft.analysis.trace.ops:
-        by_module.setdefault(o.module, []).append(o)
-    mine = by_module[op.module]
-    place, calls = mine.index(op), [o.func for o in mine]
-    changes = _change_set(draft.prediction, mine)
-    return [
-        theirs[place].index
-        for theirs in by_module.values()
-        if [o.func for o in theirs] == calls and (theirs is mine or _change_set(draft.prediction, theirs) == changes)
-    ]
-
-
-def _change_set(prediction: Prediction, ops: list[Op]) -> set[tuple[int, int]]:
-    changes = size_changes(prediction, ops)
-    return {(old, new) for old, options in changes.items() for new in options}

@@ -1,0 +1,106 @@
+"""Plan less, where the pruned run disagrees with the plan and no attribute explains it: even widths, ties, locks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pruning_core.coupling.analysis import Decisions
+from pruning_core.coupling.units import is_fixed
+from pruning_core.mend import SPLITS, ops_of, size_changes
+from pruning_core.trace import Op, Trace
+from pruning_core.verify import Prediction
+
+if TYPE_CHECKING:
+    from pruning_core.planner import Draft
+
+
+def retreat(draft: Draft, decisions: Decisions) -> Decisions:
+    """Plan less: tie the parts of a split, or lock the axes whose cut the code did not follow, here and in twin calls."""
+    assert draft.mismatch is not None
+    trace = draft.analysis.trace
+    op = trace.ops[draft.mismatch.op]
+    twins = twin_ops(draft, op)
+    if op.name in SPLITS and op.index not in decisions.ties:
+        return decisions.with_ties(frozenset(twins))
+    reason = f"its code does not follow a cut: {draft.mismatch.detail}"
+    locks: dict[tuple[int, int, int], str] = {}
+    for index in twins:
+        for operand, value in enumerate((*trace.ops[index].inputs(), *trace.ops[index].outputs())):
+            for axis, (old, new) in enumerate(zip(value.shape, draft.prediction.shape(value), strict=True)):
+                if old != new and (index, operand, axis) not in decisions.locks:
+                    locks[(index, operand, axis)] = reason
+    if locks:
+        return decisions.with_locks(locks)
+    return _lock_before(draft, decisions, op, reason)
+
+
+def _lock_before(draft: Draft, decisions: Decisions, op: Op, reason: str) -> Decisions:
+    """Nothing of this call was cut, so the cause lies before it: lock the nearest call before it that was."""
+    trace = draft.analysis.trace
+    for index in range(op.index, -1, -1):
+        locks = {
+            (twin, operand, axis): reason
+            for twin in twin_ops(draft, trace.ops[index])
+            for operand, value in enumerate((*trace.ops[twin].inputs(), *trace.ops[twin].outputs()))
+            for axis, (old, new) in enumerate(zip(value.shape, draft.prediction.shape(value), strict=True))
+            if old != new and (twin, operand, axis) not in decisions.locks
+        }
+        if locks:
+            return decisions.with_locks(locks)
+    return lock_everything(trace, decisions)
+
+
+def uneven_widths(draft: Draft) -> frozenset[int]:
+    """Widths that several groups near the disagreement had in common before the cut, and have no more.
+
+    Code that reads one layer's width off another's (heads * head size = model width) wants them equal.
+    """
+    assert draft.mismatch is not None
+    trace = draft.analysis.trace
+    path = draft.mismatch.module or trace.ops[draft.mismatch.op].module
+    near = {
+        int(label)
+        for op in ops_of(trace, path)
+        for value in (*op.inputs(), *op.outputs())
+        for ids in draft.analysis.axes.get(value.index, ())
+        if not is_fixed(ids)
+        for label in set(draft.analysis.labels[ids].tolist())
+    }
+    kept_of: dict[int, set[int]] = {}
+    for group in draft.groups:
+        if group.name in draft.kept and near & set(group.labels.tolist()):
+            for width in group.widths:
+                kept = len(draft.kept[group.name]) * (width // group.channels)
+                kept_of.setdefault(width, set()).add(kept)
+    return frozenset(width for width, kept in kept_of.items() if len(kept) > 1)
+
+
+def lock_everything(trace: Trace, decisions: Decisions) -> Decisions:
+    return decisions.with_locks(
+        {
+            (op.index, operand, axis): "no cut of this model could be verified"
+            for op in trace.ops
+            for operand, value in enumerate((*op.inputs(), *op.outputs()))
+            for axis in range(len(value.shape))
+        }
+    )
+
+
+def twin_ops(draft: Draft, op: Op) -> list[int]:
+    """The same call in modules that make the same calls and see the same sizes change."""
+    by_module: dict[str, list[Op]] = {}
+    for o in draft.analysis.trace.ops:
+        by_module.setdefault(o.module, []).append(o)
+    mine = by_module[op.module]
+    place, calls = mine.index(op), [o.func for o in mine]
+    changes = _change_set(draft.prediction, mine)
+    return [
+        theirs[place].index
+        for theirs in by_module.values()
+        if [o.func for o in theirs] == calls and (theirs is mine or _change_set(draft.prediction, theirs) == changes)
+    ]
+
+
+def _change_set(prediction: Prediction, ops: list[Op]) -> set[tuple[int, int]]:
+    changes = size_changes(prediction, ops)
+    return {(old, new) for old, options in changes.items() for new in options}
