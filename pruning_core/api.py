@@ -10,14 +10,16 @@ from torch import nn
 from pruning_core.cost import cost_of
 from pruning_core.coupling.analysis import Decisions, resolve
 from pruning_core.coupling.groups import channel_groups
+from pruning_core.draft import Draft
 from pruning_core.errors import PlanError, SpecError, VerifyError, nearest
 from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_shapes
 from pruning_core.inputs import ExampleInputs
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
-from pruning_core.planner import Draft, Subject, make_plan, redraft, reference, study, throwaway
+from pruning_core.planner import make_plan, redraft, reference, throwaway
 from pruning_core.report import ModelReport, PruneReport, layer_rows
 from pruning_core.spec import PruningSpec
+from pruning_core.study import Subject, study
 from pruning_core.surgery import cut_copy
 from pruning_core.verify import compare
 

@@ -6,7 +6,7 @@ Where Python code computes them they follow by themselves. In an exported graph 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import fx, nn
@@ -14,12 +14,10 @@ from torch import fx, nn
 from pruning_core.coupling.units import Ids
 from pruning_core.nodes import NODE
 from pruning_core.plan import AttributeMend
+from pruning_core.prediction import Prediction
 from pruning_core.trace import Op
 
-if TYPE_CHECKING:
-    from pruning_core.verify import Prediction
-
-Rewrite = Callable[["Prediction", Op], dict[int, Any]]
+Rewrite = Callable[[Prediction, Op], dict[int, Any]]
 
 
 def new_arguments(prediction: Prediction, op: Op) -> dict[int, Any]:

@@ -9,7 +9,7 @@ from math import prod
 from torch import nn
 
 from pruning_core.inputs import ExampleInputs
-from pruning_core.planner import study
+from pruning_core.study import study
 from pruning_core.trace import Op, Trace, Value
 from pruning_core.twin import named_tensors
 

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from pruning_core.arguments import conv_groups, new_arguments
 from pruning_core.coupling.units import is_fixed
+from pruning_core.draft import Draft
 from pruning_core.plan import AttributeMend
+from pruning_core.prediction import Prediction
 from pruning_core.rescale import rescale_proposals
 from pruning_core.trace import Op, Trace
-from pruning_core.verify import Prediction
-
-if TYPE_CHECKING:
-    from pruning_core.planner import Draft
 
 MAX_TRIALS = 48
 _CONV_OPS = {f"aten.conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)}

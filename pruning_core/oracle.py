@@ -19,9 +19,9 @@ from pruning_core import tree
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import VerifyError
 from pruning_core.inputs import ExampleInputs
+from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Value, is_skipped, quiet_kernels
 from pruning_core.twin import like, named_tensors, twin
-from pruning_core.verify import Prediction
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}  # of the largest output
 _STATISTICS = (

@@ -10,6 +10,7 @@ from typing import Any
 
 from pruning_core.errors import PlanError
 from pruning_core.spec import PruningSpec
+from pruning_core.tables import table
 
 FORMAT = 1
 REPLAN = "re-plan this model"
@@ -145,9 +146,24 @@ class PruningPlan:
             raise PlanError(f"this is no pruning plan: {type(exc).__name__}: {exc}", "plan JSON", REPLAN) from exc
 
     def __str__(self) -> str:
-        from pruning_core.report import plan_table
+        rows = [
+            (
+                ", ".join(c.layers) or c.group,
+                f"{c.width * c.positions}",
+                f"{len(c.keep) * c.positions}",
+                f"{c.ratio:.0%}",
+                "",
+            )
+            for c in self.cuts
+        ]
+        rows += [(", ".join(k.layers), str(k.width), str(k.width), "0%", k.reason) for k in self.locked]
+        notes = [f"approximate: {group}: {why}" for group, why in self.approximate]
+        notes += [f"set {m.module}.{m.attribute}: {m.old} -> {m.new}" for m in self.mends if m.attribute not in _OBVIOUS]
+        notes += [f"scaled {r.tensor} by {r.factor:.4g} in {len(r.positions)} rows, for a constant" for r in self.rescales]
+        return "\n".join([table(("layers", "before", "after", "removed", "why it was left alone"), rows), *notes])
 
-        return plan_table(self)
+
+_OBVIOUS = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "normalized_shape", "groups"}
 
 
 def _check_keep(keep: tuple[int, ...], width: int, where: str) -> None:

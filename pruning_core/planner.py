@@ -6,126 +6,29 @@ with a plan that verifies, at worst with the one that cuts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pruning_core.arguments import node_mends
-from pruning_core.checks import check_devices, check_finite, check_model
-from pruning_core.coupling.analysis import Analysis, Decisions, analyse, resolve
-from pruning_core.coupling.groups import ChannelGroup, channel_groups
-from pruning_core.coupling.rules import has_rule
-from pruning_core.coupling.units import Ids, is_fixed
+from pruning_core.checks import check_finite
+from pruning_core.coupling.analysis import Decisions, analyse, resolve
+from pruning_core.draft import Draft, make_draft, removed_labels, slices_of
 from pruning_core.errors import ModelError, VerifyError
 from pruning_core.fingerprint import fingerprint, tensor_shapes
-from pruning_core.inputs import ExampleInputs
 from pruning_core.mend import conv_mends, mend
 from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
+from pruning_core.prediction import Prediction
 from pruning_core.retreat import lock_everything, retreat, uneven_widths
-from pruning_core.select import Scorer, filtered, select
+from pruning_core.select import Scorer
 from pruning_core.spec import PruningSpec
+from pruning_core.study import Subject
 from pruning_core.surgery import cut_copy, set_attributes, standard_mends
-from pruning_core.trace import Trace, meta_twin, real_twin, record
+from pruning_core.trace import real_twin
 from pruning_core.twin import named_tensors
-from pruning_core.verify import Mismatch, Prediction, compare
+from pruning_core.verify import compare
 
 MAX_ROUNDS = 80
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """The caller's model, traced once."""
-
-    model: nn.Module
-    inputs: ExampleInputs
-    tensors: dict[str, Tensor]
-    trace: Trace
-
-    def retrace(self, pruned: nn.Module) -> Trace:
-        """Run a pruned throw-away copy the same way."""
-        return record(pruned, self.inputs, named_tensors(pruned), keep_whole=has_rule, real=self.trace.real)
-
-
-def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
-    """Trace the model: on the meta device, or for real where its forward needs values.
-
-    Raises: ModelError when the model cannot be run on the example inputs.
-    """
-    check_model(model)
-    tensors = named_tensors(model)
-    check_devices(tensors, inputs)
-    copy = meta_twin(model)
-    trace = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=False)
-    if trace.error is not None:
-        if any(t.device.type == "meta" for t in tensors.values()):
-            raise _cannot_run(trace)
-        copy = real_twin(model)
-        trace = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True)
-        if trace.error is not None:
-            raise _cannot_run(trace)
-    if not trace.outputs:
-        raise ModelError(
-            "the model returns no tensor", type(model).__name__, "return a tensor, or tuples, lists, dicts of them"
-        )
-    return Subject(model, inputs, tensors, trace)
-
-
-def _cannot_run(trace: Trace) -> ModelError:
-    error = trace.error
-    text = f"{type(error).__name__}: {error}".splitlines()[0] if error else ""
-    return ModelError(
-        f"the model's forward fails on the example inputs: {text}",
-        f"module {trace.module!r}" if trace.module else "the model's forward",
-        "pass inputs that the model accepts, on the model's device",
-    )
-
-
-@dataclass(slots=True, eq=False)
-class Draft:
-    """One try: what was decided and what the pruned run said to it."""
-
-    analysis: Analysis
-    groups: list[ChannelGroup]
-    kept: dict[str, tuple[int, ...]]
-    left: dict[str, str]
-    prediction: Prediction
-    slices: list[TensorSlice]
-    mends: list[AttributeMend] = field(default_factory=list)
-    rescales: list[Rescale] = field(default_factory=list)
-    mismatch: Mismatch | None = None
-    retraced: Trace = field(default_factory=Trace)
-
-    @property
-    def progress(self) -> int:
-        return len(self.analysis.trace.ops) + 1 if self.mismatch is None else self.mismatch.op
-
-
-def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
-    groups = channel_groups(analysis)
-    prunable, left = filtered(groups, spec)
-    kept = select(prunable, scorer, spec, even)
-    return draft_of(analysis, groups, kept, left)
-
-
-def draft_of(
-    analysis: Analysis, groups: list[ChannelGroup], kept: dict[str, tuple[int, ...]], left: dict[str, str]
-) -> Draft:
-    gone = [np.delete(g.labels, kept[g.name]) for g in groups if g.name in kept]
-    removed = np.concatenate(gone) if gone else np.empty(0, dtype=np.int64)
-    prediction = Prediction(analysis, removed)
-    return Draft(analysis, groups, kept, left, prediction, slices_of(prediction))
-
-
-def slices_of(prediction: Prediction) -> list[TensorSlice]:
-    found: list[TensorSlice] = []
-    for name, value in prediction.analysis.trace.tensors.items():
-        for axis, ids in enumerate(prediction.analysis.axes[value.index]):
-            if not is_fixed(ids) and len(prediction.axis(ids)) < len(ids):
-                found.append(TensorSlice(tensor=name, axis=axis, width=len(ids), keep=prediction.kept(ids)))
-    return found
 
 
 def try_draft(subject: Subject, draft: Draft) -> None:
@@ -174,16 +77,6 @@ def reference(subject: Subject, draft: Draft) -> Prediction:
     as_planned = {(c.tensor, c.axis): c.keep for c in draft.slices}
     fits = as_planned == {(c.tensor, c.axis): c.keep for c in slices_of(prediction)}
     return prediction if fits else draft.prediction
-
-
-def removed_labels(analysis: Analysis, slices: Iterable[TensorSlice]) -> Ids:
-    """The components that the slices remove."""
-    gone: list[Ids] = []
-    for cut in slices:
-        gone.append(analysis.labels[np.delete(analysis.tensor_axes(cut.tensor)[cut.axis], cut.keep)])
-    removed: Ids = np.unique(np.concatenate(gone)) if gone else np.empty(0, dtype=np.int64)
-    others: Ids = removed[removed != analysis.labels[0]]
-    return others
 
 
 def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[AttributeMend], rescales: list[Rescale]) -> nn.Module:

@@ -11,12 +11,11 @@ from torch import nn
 
 from pruning_core.cost import Cost, op_macs
 from pruning_core.coupling.groups import ChannelGroup, layer_of
+from pruning_core.tables import table
 from pruning_core.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from pruning_core.plan import PruningPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,32 +155,3 @@ def layer_rows(model: nn.Module, trace: Trace, groups: Sequence[ChannelGroup]) -
                 )
             )
     return tuple(rows)
-
-
-def plan_table(plan: PruningPlan) -> str:
-    rows = [
-        (
-            ", ".join(c.layers) or c.group,
-            f"{c.width * c.positions}",
-            f"{len(c.keep) * c.positions}",
-            f"{c.ratio:.0%}",
-            "",
-        )
-        for c in plan.cuts
-    ]
-    rows += [(", ".join(k.layers), str(k.width), str(k.width), "0%", k.reason) for k in plan.locked]
-    notes = [f"approximate: {group}: {why}" for group, why in plan.approximate]
-    notes += [f"set {m.module}.{m.attribute}: {m.old} -> {m.new}" for m in plan.mends if m.attribute not in _OBVIOUS]
-    notes += [f"scaled {r.tensor} by {r.factor:.4g} in {len(r.positions)} rows, for a constant" for r in plan.rescales]
-    return "\n".join([table(("layers", "before", "after", "removed", "why it was left alone"), rows), *notes])
-
-
-_OBVIOUS = {"in_channels", "out_channels", "in_features", "out_features", "num_features", "normalized_shape", "groups"}
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], widest: int = 60) -> str:
-    """Plain text columns; long cells are cut with an ellipsis."""
-    cells = [[c if len(c) <= widest else c[: widest - 1] + "…" for c in row] for row in (head, *rows)]
-    sizes = [max(len(row[k]) for row in cells) for k in range(len(head))]
-    lines = ["  ".join(c.ljust(n) for c, n in zip(row, sizes, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * n for n in sizes), *lines[1:]])

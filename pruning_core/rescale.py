@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from pruning_core.plan import Rescale
+from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Trace, Value
-from pruning_core.verify import Mismatch, Prediction, constant_drift
+from pruning_core.verify import Mismatch, constant_drift
 
 _MOVES = {
     f"aten.{name}"

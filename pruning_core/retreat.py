@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pruning_core.coupling.analysis import Decisions
 from pruning_core.coupling.units import is_fixed
+from pruning_core.draft import Draft
 from pruning_core.mend import SPLITS, ops_of, size_changes
+from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Trace
-from pruning_core.verify import Prediction
-
-if TYPE_CHECKING:
-    from pruning_core.planner import Draft
 
 
 def retreat(draft: Draft, decisions: Decisions) -> Decisions:

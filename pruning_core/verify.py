@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pruning_core.arguments import new_arguments
-from pruning_core.coupling.analysis import Analysis, run_rule
+from pruning_core.coupling.analysis import run_rule
 from pruning_core.coupling.rules.elementwise import is_pointwise
 from pruning_core.coupling.rules.table import Choice, Context
 from pruning_core.coupling.units import Axes, Ids, Links, all_fixed, fixed, is_fixed
-from pruning_core.trace import Op, Trace, Value
+from pruning_core.prediction import Prediction
+from pruning_core.trace import Op, Trace
 
 WILD = -1  # an id of the pruned run that takes whatever the plan predicts
 
@@ -31,41 +32,6 @@ class Mismatch:
     detail: str
     module: str
     factor: float = 1.0  # for a constant: new / old
-
-
-class Prediction:
-    """What the plan says about the pruned run: the axes of every value after the cut."""
-
-    def __init__(self, analysis: Analysis, removed: Ids) -> None:
-        self.analysis = analysis
-        self.keeps = np.ones(analysis.links.size, dtype=bool)
-        if len(removed):
-            gone = np.zeros(int(analysis.labels.max()) + 1, dtype=bool)
-            gone[removed] = True
-            self.keeps = ~gone[analysis.labels]
-            self.keeps[0] = True
-        self._cache: dict[int, Ids] = {}
-        self._alive: list[Ids] = []
-
-    def axis(self, ids: Ids) -> Ids:
-        if is_fixed(ids):
-            return ids
-        key = id(ids)
-        if key not in self._cache:
-            keep = self.keeps[ids]
-            self._cache[key] = ids if keep.all() else ids[keep]
-            self._alive.append(ids)
-        return self._cache[key]
-
-    def axes(self, value: Value) -> Axes:
-        known = self.analysis.axes.get(value.index)
-        return all_fixed(value.shape) if known is None else tuple([self.axis(ids) for ids in known])
-
-    def shape(self, value: Value) -> tuple[int, ...]:
-        return tuple(len(ids) for ids in self.axes(value))
-
-    def kept(self, ids: Ids) -> tuple[int, ...]:
-        return tuple(int(i) for i in np.flatnonzero(self.keeps[ids]))
 
 
 class _CheckLinks(Links):

@@ -87,7 +87,8 @@ def test_the_oracle_can_fail() -> None:
     with torch.no_grad():
         weight[:, [0, 1]] = weight[:, [1, 0]]
     from pruning_core.oracle import mask_error
-    from pruning_core.planner import redraft, study
+    from pruning_core.planner import redraft
+    from pruning_core.study import study
 
     draft = redraft(study(model, ExampleInputs.of(x)), result.plan)
     with pytest.raises(pc.VerifyError, match="differs from the muted original"):

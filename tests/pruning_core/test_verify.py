@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 import pruning_core as pc
 from pruning_core.inputs import ExampleInputs
-from pruning_core.planner import make_plan, study, throwaway
+from pruning_core.planner import make_plan, throwaway
+from pruning_core.study import study
 from pruning_core.verify import compare
 from tests.models import seeded
 

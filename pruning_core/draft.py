@@ -1,0 +1,73 @@
+"""One try at a plan: what was decided, what it predicts, and what the pruned run said to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pruning_core.coupling.analysis import Analysis
+from pruning_core.coupling.groups import ChannelGroup, channel_groups
+from pruning_core.coupling.units import Ids, is_fixed
+from pruning_core.plan import AttributeMend, Rescale, TensorSlice
+from pruning_core.prediction import Prediction
+from pruning_core.select import Scorer, filtered, select
+from pruning_core.spec import PruningSpec
+from pruning_core.trace import Trace
+from pruning_core.verify import Mismatch
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """One try: what was decided and what the pruned run said to it."""
+
+    analysis: Analysis
+    groups: list[ChannelGroup]
+    kept: dict[str, tuple[int, ...]]
+    left: dict[str, str]
+    prediction: Prediction
+    slices: list[TensorSlice]
+    mends: list[AttributeMend] = field(default_factory=list)
+    rescales: list[Rescale] = field(default_factory=list)
+    mismatch: Mismatch | None = None
+    retraced: Trace = field(default_factory=Trace)
+
+    @property
+    def progress(self) -> int:
+        return len(self.analysis.trace.ops) + 1 if self.mismatch is None else self.mismatch.op
+
+
+def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
+    groups = channel_groups(analysis)
+    prunable, left = filtered(groups, spec)
+    kept = select(prunable, scorer, spec, even)
+    return draft_of(analysis, groups, kept, left)
+
+
+def draft_of(
+    analysis: Analysis, groups: list[ChannelGroup], kept: dict[str, tuple[int, ...]], left: dict[str, str]
+) -> Draft:
+    gone = [np.delete(g.labels, kept[g.name]) for g in groups if g.name in kept]
+    removed = np.concatenate(gone) if gone else np.empty(0, dtype=np.int64)
+    prediction = Prediction(analysis, removed)
+    return Draft(analysis, groups, kept, left, prediction, slices_of(prediction))
+
+
+def slices_of(prediction: Prediction) -> list[TensorSlice]:
+    found: list[TensorSlice] = []
+    for name, value in prediction.analysis.trace.tensors.items():
+        for axis, ids in enumerate(prediction.analysis.axes[value.index]):
+            if not is_fixed(ids) and len(prediction.axis(ids)) < len(ids):
+                found.append(TensorSlice(tensor=name, axis=axis, width=len(ids), keep=prediction.kept(ids)))
+    return found
+
+
+def removed_labels(analysis: Analysis, slices: Iterable[TensorSlice]) -> Ids:
+    """The components that the slices remove."""
+    gone: list[Ids] = []
+    for cut in slices:
+        gone.append(analysis.labels[np.delete(analysis.tensor_axes(cut.tensor)[cut.axis], cut.keep)])
+    removed: Ids = np.unique(np.concatenate(gone)) if gone else np.empty(0, dtype=np.int64)
+    others: Ids = removed[removed != analysis.labels[0]]
+    return others
