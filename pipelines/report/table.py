@@ -30,8 +30,8 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "params": lambda row: _with_factor(_count(row.params), row.params_factor),
     "MACs": lambda row: _with_factor(_count(row.macs), row.macs_factor),
     "size": lambda row: _with_factor(_size(row.size_bytes), row.size_factor),
-    "accuracy after pruning": lambda row: f"{row.accuracy_after_pruning:.3f}",
-    "accuracy after fine-tuning": lambda row: f"{row.accuracy:.3f}",
+    "accuracy pruned": lambda row: f"{row.accuracy_after_pruning:.3f}",
+    "accuracy fine-tuned": lambda row: f"{row.accuracy:.3f}",
     "latency p50": lambda row: _with_factor(f"{row.latency_p50_ms:.2f} ms", row.speedup),
     "registered": lambda row: f"version {row.version}" if row.version else f"no: {row.verdict}",
 }
@@ -46,7 +46,8 @@ def to_rich(comparison: Comparison) -> Table:
     """For the terminal."""
     table = Table(title=f"{comparison.source} and its compressed versions", title_justify="left")
     for heading in COLUMNS:
-        table.add_column(heading, justify="left" if heading in ("model", "registered") else "right")
+        is_text = heading in ("model", "registered")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading == "model")
     for row in comparison.rows:
         style = "bold" if row.title == comparison.challenger else ""
         table.add_row(*(cell(row) for cell in COLUMNS.values()), style=style)
