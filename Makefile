@@ -12,7 +12,10 @@ export GIT_PYTHON_REFRESH := quiet
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test check clean
+BENCH  := .venv-bench
+BENCHED := $(BENCH)/.installed
+
+.PHONY: help setup demo ui test check bench-coverage bench-engine clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +45,23 @@ check: $(STAMP) ## lint, types, import contracts
 
 test: check ## all checks and the whole test suite
 	@$(BIN)/pytest -n 2
+
+$(BENCHED): $(STAMP) tests/bench/requirements.txt
+	$(BIN)/python -m venv $(BENCH)
+	@echo "installing the benchmark's model zoos and peers ..."
+	$(BENCH)/bin/pip install --quiet --constraint deploy/constraints.txt torch
+	$(BENCH)/bin/pip install --quiet --constraint deploy/constraints.txt --editable .
+	grep -v torchvision tests/bench/requirements.txt > $(BENCH)/most.txt
+	$(BENCH)/bin/pip install --quiet --no-deps $$(grep '^torchvision' tests/bench/requirements.txt)
+	$(BENCH)/bin/pip install --quiet --constraint deploy/constraints.txt -r $(BENCH)/most.txt
+	@touch $@
+
+bench-coverage: $(BENCHED) ## prune every model of every suite, also with the peers (hours; resumes)
+	@$(BENCH)/bin/python -m tests.bench.coverage --engine ours,torch-pruning,torch-kirigami --out .cache/coverage.jsonl
+	@$(BENCH)/bin/python -m tests.bench.coverage --report .cache/coverage.jsonl --markdown
+
+bench-engine: $(BENCHED) ## seconds and memory of the engine, side by side with the peers
+	@$(BENCH)/bin/python -m tests.bench.engine_speed
 
 clean: ## remove what the demo made (the environment stays)
 	rm -rf .secateur .cache
