@@ -166,7 +166,7 @@ def _run_flow(request: "CompressConfig", again: bool, prefect: "Prefect") -> "Co
     """Check first, then run the flow."""
     earlier = _check(request)
     if earlier is not None and not again:
-        out.print(f"this was done before, in run {earlier.run_id}; --again does it once more")
+        out.print(f"this was done before, in run {earlier.run_id}; --again does it once more", soft_wrap=True)
         return earlier
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
