@@ -12,7 +12,7 @@ from pruning_core.coupling.groups import ChannelGroup, channel_groups
 from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.plan import AttributeMend, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
-from pruning_core.select import Scorer, filtered, select
+from pruning_core.select import Scorer, filtered, kept_by_index, select
 from pruning_core.spec import PruningSpec
 from pruning_core.trace import Trace
 from pruning_core.verify import Mismatch
@@ -41,7 +41,7 @@ class Draft:
 def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
-    kept = select(prunable, scorer, spec, even)
+    kept = kept_by_index(groups, spec.index, left) if spec.index else select(prunable, scorer, spec, even)
     return draft_of(analysis, groups, kept, left)
 
 

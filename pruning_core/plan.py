@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pruning_core.channels import from_ranges, to_ranges
 from pruning_core.errors import PlanError
 from pruning_core.spec import PruningSpec
 from pruning_core.tables import table
@@ -169,26 +170,3 @@ _OBVIOUS = {"in_channels", "out_channels", "in_features", "out_features", "num_f
 def _check_keep(keep: tuple[int, ...], width: int, where: str) -> None:
     if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= width:
         raise PlanError(f"keep must be sorted, unique, not empty and inside [0, {width})", where, REPLAN)
-
-
-def to_ranges(numbers: tuple[int, ...] | list[int]) -> str:
-    """(0, 1, 2, 5) -> "0-2,5"."""
-    parts: list[str] = []
-    start = previous = None
-    for n in [*numbers, None]:
-        if start is not None and (n is None or n != previous + 1):  # type: ignore[operator]
-            parts.append(f"{start}" if start == previous else f"{start}-{previous}")
-            start = n
-        elif start is None:
-            start = n
-        previous = n
-    return ",".join(parts)
-
-
-def from_ranges(text: str) -> tuple[int, ...]:
-    """ "0-2,5" -> (0, 1, 2, 5)."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return tuple(found)

@@ -149,7 +149,12 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
         rescales=tuple(draft.rescales),
         choices=tuple((op, k, choice.taken) for (op, k), choice in draft.analysis.choices.items()),
         locked=tuple(
-            Locked(group=g.name, layers=g.layers, width=g.channels * g.positions, reason=reasons[g.name])
+            Locked(
+                group=g.name,
+                layers=g.layers,
+                width=g.channels * g.positions,
+                reason=reasons.get(g.name, "not named in index"),
+            )
             for g in draft.groups
             if g not in cut and g.layers
         ),

@@ -110,3 +110,44 @@ def even_counts(groups: Sequence[ScoredGroup], width: int, kept: Mapping[str, fl
     mean = sum(kept[g.name] * (width // g.channels) for g in groups) / max(len(groups), 1)
     common = min(max(round(mean / step), 1) * step, width)
     return {g.name: common * g.channels // width for g in groups}
+
+
+def kept_by_index(
+    groups: Sequence[ChannelGroup], index: Mapping[str, tuple[int, ...]], left: Mapping[str, str]
+) -> dict[str, tuple[int, ...]]:
+    """Kept channels of every group of which a layer is named; a removal reaches all layers coupled with it.
+
+    Raises: SpecError for a layer that does not exist or is locked, a channel out of range or in a locked part, layers
+    of one group that disagree, and a removal that would leave none.
+    """
+    removed: dict[str, tuple[str, set[int]]] = {}
+    layers = sorted({layer for group in groups for layer in group.layers})
+    for layer, channels in index.items():
+        where = f"index[{layer!r}]"
+        if layer not in layers:
+            raise SpecError(f"there is no layer {layer!r}", where, nearest(layer, layers))
+        mine = [(g, m) for g in groups for m in g.members if m.produces and layer_of(m.tensor) == layer]
+        width = len(mine[0][1].channel_of)
+        for channel in channels:
+            if channel >= width:
+                raise SpecError(f"channel {channel} is out of range", where, f"the layer has channels 0 to {width - 1}")
+            group, member = next((g, m) for g, m in mine if m.channel_of[channel] >= 0)
+            if group.name in left:
+                raise SpecError(f"channel {channel} cannot go: {left[group.name]}", where, "leave it out")
+            removed.setdefault(group.name, (layer, set()))[1].add(int(member.channel_of[channel]))
+        for group, _ in mine:  # every named layer of a group must name the same channels
+            if group.name in removed and removed[group.name][0] != layer:
+                first = removed[group.name][0]
+                wanted = {int(m.channel_of[c]) for g, m in mine if g is group for c in channels if m.channel_of[c] >= 0}
+                if wanted != removed[group.name][1]:
+                    fix = f"{first} and {layer} are coupled: name one of them, or the same channels for both"
+                    raise SpecError("coupled layers name different channels", where, fix)
+    kept: dict[str, tuple[int, ...]] = {}
+    for group in groups:
+        if group.name in removed:
+            layer, gone = removed[group.name]
+            stays = tuple(int(c) for c in np.setdiff1d(np.arange(group.channels), sorted(gone)))
+            if not stays:
+                raise SpecError("no channel would be left", f"index[{layer!r}]", "keep at least one channel")
+            kept[group.name] = stays
+    return kept

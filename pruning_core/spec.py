@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pruning_core.allocators import ALLOCATORS
+from pruning_core.channels import parse_channels, to_ranges
 from pruning_core.criteria import CRITERIA
 from pruning_core.errors import SpecError, nearest
 from pruning_core.normalizers import NORMALIZERS
@@ -38,6 +39,7 @@ class PruningSpec:
     include: tuple[str, ...] = ()
     ratios: Mapping[str, float] = field(default_factory=dict)  # layer name or glob -> ratio
     slamp_p: int = 1
+    index: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # layer -> exactly the channels to remove
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reshape_axis", {-1: "inner", -2: "outer"}.get(self.reshape_axis, self.reshape_axis))  # type: ignore[call-overload]
@@ -45,6 +47,8 @@ class PruningSpec:
         object.__setattr__(self, "include", _globs("include", self.include))
         object.__setattr__(self, "ratio", _ratio("ratio", self.ratio))
         object.__setattr__(self, "ratios", {str(k): _ratio(f"ratios[{k!r}]", v) for k, v in dict(self.ratios).items()})
+        index = {str(k): parse_channels(v, f"index[{k!r}]") for k, v in dict(self.index).items()}
+        object.__setattr__(self, "index", index)
         _one_of("criterion", self.criterion, CRITERIA)
         _one_of("allocator", self.allocator, ALLOCATORS)
         _one_of("normalizer", self.normalizer, NORMALIZERS)
@@ -60,7 +64,8 @@ class PruningSpec:
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
-        return {**data, "exclude": list(self.exclude), "include": list(self.include)}
+        index = {layer: to_ranges(channels) for layer, channels in self.index.items()}
+        return {**data, "exclude": list(self.exclude), "include": list(self.include), "index": index}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PruningSpec:

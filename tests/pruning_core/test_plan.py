@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.plan import from_ranges, to_ranges
+from pruning_core.channels import from_ranges, to_ranges
 from tests.awkward import AWKWARD
 from tests.models import NETS
 
