@@ -101,12 +101,13 @@ def attribute_proposals(model: nn.Module, draft: Draft) -> Iterator[list[Attribu
     for singles in levels:
         yield from singles
     # parts of the module whose methods it calls without running them as modules
-    prefix = f"{draft.mismatch.module}." if draft.mismatch.module else ""
-    for name, _ in modules[draft.mismatch.module].named_children() if draft.mismatch.module in modules else ():
-        for attribute, old in sizes_held(modules[prefix + name]):
+    own_name = {id(module): name for name, module in modules.items()}  # a shared module has one name here
+    children = modules[draft.mismatch.module].children() if draft.mismatch.module in modules else ()
+    for name, child in ((own_name[id(child)], child) for child in children):
+        for attribute, old in sizes_held(child):
             for new in new_sizes(draft.prediction, draft.mismatch.module, op, old):
-                if (prefix + name, attribute) not in done:
-                    yield [AttributeMend(module=prefix + name, attribute=attribute, old=_json(old), new=_json(new))]
+                if (name, attribute) not in done:
+                    yield [AttributeMend(module=name, attribute=attribute, old=_json(old), new=_json(new))]
     for singles in levels:
         for size in (2, 3):
             for combo in itertools.islice(itertools.combinations(singles, size), 24):

@@ -8,6 +8,7 @@ parameters lie on the meta device. A model that needs values (`.item()`, boolean
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import warnings
 import weakref
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_core import tree
@@ -75,6 +77,7 @@ class Trace:
     tensors: dict[str, Value] = field(default_factory=dict)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
+    constants: list[tuple[int, Any]] = field(default_factory=list)  # (calls before it, numbers made into a tensor)
     real: bool = False
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did
@@ -143,6 +146,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         entry = self.known.get(id(tensor))
         if entry is not None and entry[0]() is tensor:
             return entry[1]
+        if not self.trace.real and tensor.device.type != "meta":  # from outside: its values count, too
+            self.trace.constants.append((len(self.trace.ops), _numbers(tensor)))
         value = Value(self.count, tuple(tensor.shape), tensor.dtype)
         self.count += 1
         self.known[id(tensor)] = (weakref.ref(tensor), value)
@@ -175,6 +180,33 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Op(len(self.trace.ops), func, in_args, in_kwargs, self.encode(result), self.stack[-1], self.key)
         )
         return result
+
+
+class _Constants(TorchFunctionMode):
+    """Notes the numbers that Python code makes into tensors: on the meta device they would leave no trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _MAKERS and args and not isinstance(args[0], Tensor):
+            self.trace.constants.append((len(self.trace.ops), _numbers(args[0])))
+        return func(*args, **(kwargs or {}))
+
+
+_MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.from_numpy}
+
+
+def _numbers(value: Any) -> Any:
+    """What two runs compare of a constant: its numbers, or a digest of many."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        if value.numel() <= 16:
+            return tuple(value.flatten().tolist())
+        return tuple(value.shape), hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    text = repr(value)
+    return text if len(text) <= 200 else hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -244,7 +276,8 @@ def record(
     device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
     outputs: Any = None
     try:
-        with quiet_kernels(), torch.inference_mode(), _module_paths(throwaway, recorder), device, recorder:
+        constants = _Constants(trace)
+        with quiet_kernels(), torch.inference_mode(), _module_paths(throwaway, recorder), device, constants, recorder:
             outputs = _call(throwaway, given, recorder)
     except Exception as exc:
         trace.error = exc.with_traceback(None)

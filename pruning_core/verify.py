@@ -28,7 +28,7 @@ class Mismatch:
     """The first call of the pruned model that does not do what the plan predicts."""
 
     op: int
-    kind: str  # shape | ids | argument | constant | stopped | different
+    kind: str  # shape | ids | argument | constant | tensor | stopped | different
     detail: str
     module: str
     factor: float = 1.0  # for a constant: new / old
@@ -72,7 +72,10 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
     decisions = analysis.decisions.with_choices({key: choice.taken for key, choice in analysis.choices.items()})
     made: dict[tuple[int, int], Choice] = {}
     taken: dict[tuple[int, int], Ids] = {}
+    changed = _changed_constant(reference, pruned)
     for op, new in zip(reference.ops, pruned.ops, strict=False):
+        if op.index == changed:
+            return Mismatch(op.index, "tensor", "a number that is made into a tensor depends on a size", new.module)
         if op.func is not new.func or len(op.outputs()) != len(new.outputs()):
             return Mismatch(op.index, "different", f"{op.name} became {new.name}", new.module)
         found = _same_outputs(prediction, op, new)
@@ -105,6 +108,14 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
     outputs = [value.shape for value in reference.outputs]
     if outputs != [value.shape for value in pruned.outputs]:
         return Mismatch(len(reference.ops) - 1, "shape", "the outputs have other shapes", "")
+    return None
+
+
+def _changed_constant(reference: Trace, pruned: Trace) -> int | None:
+    """The call before which the two runs first make different numbers into a tensor."""
+    for (at, old), (_, new) in zip(reference.constants, pruned.constants, strict=False):
+        if old != new and not reference.real:
+            return min(at, len(reference.ops) - 1)
     return None
 
 

@@ -96,3 +96,20 @@ class _Call(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fn(x)  # type: ignore[operator, no-any-return]
+
+
+def test_a_number_made_into_a_tensor_is_seen() -> None:
+    """On the meta device its value would leave no trace: RAFT divides by the root of a tensor made of a width."""
+
+    class Divides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 32), nn.Linear(32, 24), nn.Linear(24, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            return self.c(self.b(y / torch.sqrt(torch.tensor(float(y.shape[-1])))).relu())
+
+    result = pc.prune(seeded(Divides)(), torch.randn(2, 8), pc.PruningSpec(), check="numeric")
+    assert [cut.layers for cut in result.plan.cuts] == [("b",)]
+    assert any("made into a tensor depends on a size" in lock.reason for lock in result.plan.locked)
