@@ -77,7 +77,7 @@ def trusted_factory(path: str, trust: Sequence[str]) -> Callable[..., object]:
         raise SourceError(
             f"the model's factory {path!r} cannot be imported: {exc}",
             "this environment",
-            "install the package it is in",
+            "install the package it is in, or run secateur in the folder where it lies",
         ) from exc
     # a trusted module may have imported anything: only what was defined below a trusted path counts
     if not callable(factory) or not _is_below(getattr(factory, "__module__", None) or "", trust):

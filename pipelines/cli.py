@@ -40,6 +40,8 @@ Again = Annotated[bool, typer.Option("--again", help="Compress even if a finishe
 def main() -> None:
     """The entry point: every failure that we know becomes one readable message."""
     environment.prepare()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # trusted factories of the project one stands in; last, so that it shadows nothing
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other people's deprecations are no business of the user
     logging.getLogger().addHandler(logging.NullHandler())  # or a library installs one that prints everything

@@ -99,6 +99,8 @@ def _dense(name: str, inputs: Callable[[], Any]) -> Subject:
     elif any(kind in name for kind in ("retinanet", "fcos", "ssd")):
         options |= {"score_thresh": 0.0, "topk_candidates": 20, "detections_per_img": 20}
     if name.startswith("mvit"):
+        options |= {"spatial_size": (64, 64), "temporal_size": 8}
+    elif name == "s3d":  # its last pooling is 7 x 7
         inputs = normal((1, 3, 16, 224, 224))
     detects = "min_size" in options or name.startswith("ssd")
     return Subject(seeded(lambda: models.get_model(name, **options)), (lambda: (inputs(),)) if detects else inputs)
