@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -102,8 +103,7 @@ def _on_meta(func: Any, args: Any, kwargs: Any) -> Any:
             and all(a.alias_info is None for a in (*func._schema.arguments, *returns))
         )
     if not _MAKES_ONE[func]:
-        in_place = torch.Tag.pointwise in func.tags and func._schema.name.endswith("_")
-        if in_place and len(list(tree.tensors((args, kwargs)))) == 1:
+        if _writes_pointwise(func) and len(list(tree.tensors((args, kwargs)))) == 1:
             return args[0]  # nothing is there to be written
         return func(*args, **kwargs)
     try:
@@ -117,6 +117,33 @@ def _on_meta(func: Any, args: Any, kwargs: Any) -> Any:
     if type(result) is Tensor and result.device.type == "meta" and len(_SHAPES) < _MAX_SHAPES:
         _SHAPES[key] = (result.shape, result.stride(), result.dtype)
     return result
+
+
+# pointwise operators that PyTorch does not tag so
+_ACTIVATIONS = {
+    "hardswish",
+    "hardtanh",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "celu",
+    "selu",
+    "silu",
+    "mish",
+    "hardsigmoid",
+    "dropout",
+}
+
+
+@lru_cache(maxsize=1024)
+def _writes_pointwise(func: Any) -> bool:
+    """Whether this is the in-place form of a pointwise operator."""
+    namespace, _, name = func._schema.name.partition("::")
+    if name[:-1] in _ACTIVATIONS and name.endswith("_"):
+        return True
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None) if name.endswith("_") and name[-2:] != "__" else None
+    overloads = [] if packet is None else [getattr(packet, overload) for overload in packet.overloads()]
+    return any(torch.Tag.pointwise in overload.tags for overload in overloads)
 
 
 def _shape_key(nest: Any) -> Any:

@@ -54,7 +54,8 @@ def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
         visit(module._parameters, 1)
         visit(module._buffers, 1)
         for key, value in module.__dict__.items():
-            if key not in _STORES:
+            kind = type(value)
+            if key not in _STORES and kind not in _PLAIN and not (kind in _CONTAINERS and not value):
                 visit(value, 3)
     made = _copy_sharing(model, memo)
     for module in made.modules():
@@ -87,6 +88,8 @@ def _copy_sharing(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 _ATOMS = (type(None), bool, int, float, str, type)
+_PLAIN = frozenset(_ATOMS)
+_CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))
 _OWN_WAY = ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "__copy__", "__new__")
 
 

@@ -115,3 +115,17 @@ def test_a_plan_prints_what_goes_and_what_stays() -> None:
     text = str(pc.plan(net.build(), net.inputs(), pc.PruningSpec()))
     assert "50%" in text
     assert "locked: reaches the model output" in text
+
+
+def test_another_activation_is_another_model() -> None:
+    class Active(nn.Module):
+        def __init__(self, act: str) -> None:
+            super().__init__()
+            self.a, self.b, self.act = nn.Linear(4, 16), nn.Linear(16, 2), act
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(getattr(torch, self.act)(self.a(x)))
+
+    plan = pc.plan(Active("relu"), torch.randn(2, 4), pc.PruningSpec())
+    with pytest.raises(pc.PlanError, match="other calls"):
+        pc.apply(Active("tanh"), plan)

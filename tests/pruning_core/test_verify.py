@@ -113,3 +113,28 @@ def test_a_number_made_into_a_tensor_is_seen() -> None:
     result = pc.prune(seeded(Divides)(), torch.randn(2, 8), pc.PruningSpec(), check="numeric")
     assert [cut.layers for cut in result.plan.cuts] == [("b",)]
     assert any("made into a tensor depends on a size" in lock.reason for lock in result.plan.locked)
+
+
+class SharedQueries(nn.Module):
+    """Attention with PyTorch's own scale, whose queries (and keys, if `both`) go somewhere else, too."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.heads, self.both = 2, both
+        self.q, self.k, self.v = (nn.Linear(16, 32) for _ in range(3))
+        self.out, self.side = nn.Linear(32, 4), nn.Linear(32, 4)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        y = nn.functional.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v))
+        return self.out(y.transpose(1, 2).flatten(2)) + self.side(q + k if self.both else q)
+
+
+@pytest.mark.parametrize(("both", "scaled"), [(False, {"k.weight", "k.bias"}), (True, set())])
+def test_only_rows_that_nothing_else_reads_are_scaled(both: bool, scaled: set[str]) -> None:
+    model = seeded(lambda: SharedQueries(both))()
+    result = pc.prune(model, torch.randn(2, 5, 16), pc.PruningSpec(min_channels=1), check="numeric")
+    assert {r.tensor for r in result.plan.rescales} == scaled

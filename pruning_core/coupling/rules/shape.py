@@ -48,15 +48,15 @@ def _block(ctx: Context, axes: Axes, factors: tuple[int, ...]) -> list[Ids]:
         return [fixed(n) for n in factors]
     live = [k for k, n in enumerate(factors) if n > 1]
     merged = merge_axes(ctx, axes)
-    if len(live) <= 1:
+    if len(live) <= 1 and not ctx.is_decided:
         return [merged if k in live else fixed(n) for k, n in enumerate(factors)]
-    options = sorted(live, key=lambda k: (-factors[k], -k))
+    options = sorted(live, key=lambda k: (-factors[k], -k)) or [0]
     return ctx.split_factor(merged, factors, "reshape", options)
 
 
 def merge_axes(ctx: Context, axes: Axes) -> Ids:
     """One axis out of several: the prunable one repeats along the others; of two prunable ones the first real one stays."""
-    axes = tuple(ids for ids in axes if len(ids) > 1) or (fixed(1),)
+    axes = tuple(ids for ids in axes if len(ids) != 1 or ids[0]) or (fixed(1),)
     live = [k for k, ids in enumerate(axes) if not is_fixed(ids)]
     if len(live) > 1:
         solid = [k for k in live if not ctx.links.is_free(axes[k])] or live

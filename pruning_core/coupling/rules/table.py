@@ -101,6 +101,11 @@ class Context:
             self.links.lock_axes(sym.axes, reason)
         return [all_fixed(shape) for shape in self.out_shapes]
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether the next choice of this call was made from outside: it holds, even where a cut leaves no choice."""
+        return (self.op.index, self.ordinal) in self.decisions.choices
+
     def is_used(self, value: Value) -> bool:
         """Whether a later call, or the caller, reads this output."""
         return value.index in self.used
@@ -130,7 +135,8 @@ class Context:
             return [fixed(n) for n in factors]
         varying = [k for k in range(len(factors)) if factors[k] > 1 and (grid != grid.take([0], axis=k)).any()]
         # one varying factor: the others only repeat it, and nothing is to be chosen
-        taken = varying[0] if len(varying) == 1 else self.choose(kind, factors, options, ids)
+        free = len(varying) == 1 and not self.is_decided
+        taken = varying[0] if free else self.choose(kind, factors, options, ids)
         if taken < 0:
             self.links.lock(ids, f"no factor of the split {factors} can stay prunable in {self.links.where()}")
             return [fixed(n) for n in factors]
