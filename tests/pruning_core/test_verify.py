@@ -138,3 +138,12 @@ def test_only_rows_that_nothing_else_reads_are_scaled(both: bool, scaled: set[st
     model = seeded(lambda: SharedQueries(both))()
     result = pc.prune(model, torch.randn(2, 5, 16), pc.PruningSpec(min_channels=1), check="numeric")
     assert {r.tensor for r in result.plan.rescales} == scaled
+
+
+def test_group_norm_loses_whole_groups_and_knows_it() -> None:
+    """Eight groups of four: half of the groups go, the statistics of the others stay exact."""
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 32, 1), nn.GroupNorm(8, 32), nn.ReLU(), nn.Conv2d(32, 4, 1)))()
+    result = pc.prune(model, torch.randn(1, 3, 4, 4), pc.PruningSpec(), check="numeric")
+    norm = result.model[1]  # type: ignore[index]
+    assert (norm.num_groups, norm.num_channels) == (4, 16)
+    assert not result.plan.approximate
