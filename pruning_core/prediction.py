@@ -41,4 +41,4 @@ class Prediction:
         return tuple(len(ids) for ids in self.axes(value))
 
     def kept(self, ids: Ids) -> tuple[int, ...]:
-        return tuple(int(i) for i in np.flatnonzero(self.keeps[ids]))
+        return tuple(np.flatnonzero(self.keeps[ids]).tolist())

@@ -122,7 +122,7 @@ class _Folder:
         weights = [arg for arg in (op.args[w], op.args[b] if len(op.args) > b else None) if arg is not None]
         labels = _labels(value.shape, len(value.shape) - 1 if op.name == "aten.linear" else 1)
         reached = set(torch.unique(_replay(labels, path)).tolist())
-        if False:
+        if not self._goes_only_to(value, labels, reached, reader):
             return None
         found: list[tuple[str, tuple[int, ...]]] = []
         for weight in weights:

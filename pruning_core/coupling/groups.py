@@ -91,11 +91,14 @@ def emitted_axes(analysis: Analysis) -> set[tuple[str, int]]:
 def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     """All groups of the module's tensors, prunable or not, in the order of the tensors' first use."""
     labels = analysis.labels
+    produced = emitted_axes(analysis)
+    is_locked = np.zeros(int(labels.max()) + 1, dtype=bool)
+    is_locked[list(analysis.locked)] = True
     axes = [
         (name, axis, ids)
         for name, value in in_order_of_use(analysis)
         for axis, ids in enumerate(analysis.axes[value.index])
-        if not is_fixed(ids)
+        if not is_fixed(ids) and ((name, axis) in produced or not is_locked[labels[ids]].all())
     ]
     if not axes:
         return []
@@ -103,7 +106,6 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     signature = np.zeros(int(labels.max()) + 1, dtype=np.uint64)
     for _, _, ids in axes:
         signature[np.unique(labels[ids])] += rng.integers(1, 2**63, dtype=np.uint64)
-    produced = emitted_axes(analysis)
     read = np.zeros(len(signature), dtype=bool)
     for ids in analysis.links.reads:
         read[labels[ids]] = True
