@@ -101,7 +101,7 @@ def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
     Raises: ModelError when the weights cannot be scored; VerifyError when not even an uncut copy traces like the model.
     """
     check_finite(subject.tensors)
-    decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis)
+    decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis, group_policy=spec.group_policy)
     scorer = Scorer(subject.tensors, spec.criterion)
     even: frozenset[int] = frozenset()
     for _ in range(MAX_ROUNDS):
@@ -164,7 +164,8 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
 
 def redraft(subject: Subject, plan: PruningPlan) -> Draft:
     """The draft that a stored plan stands for, on this model: same choices, removed ids read off the slices."""
-    decisions = Decisions(choices={(op, k): taken for op, k, taken in plan.choices})
+    choices = {(op, k): taken for op, k, taken in plan.choices}
+    decisions = Decisions(choices=choices, group_policy=plan.spec.group_policy)
     analysis = analyse(subject.trace, decisions)
     prediction = Prediction(analysis, removed_labels(analysis, plan.slices))
     return Draft(analysis, [], {}, {}, prediction, slices_of(prediction), list(plan.mends), list(plan.rescales))

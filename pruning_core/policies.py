@@ -20,7 +20,7 @@ POLICIES: dict[str, Callable[[Scores], Scores]] = {
 POLICIES["intersection"] = POLICIES["max"]  # goes only if every member would let it go
 POLICIES["union"] = POLICIES["min"]  # goes if any member would
 
-GROUP_POLICIES = ("sum", "average")
+GROUP_POLICIES = ("sum", "average", "count", "none")
 
 
 def combine(members: Sequence[Scores], normalizer: str, policy: str) -> Scores:

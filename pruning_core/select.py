@@ -8,9 +8,11 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
+from pruning_core.coupling.analysis import Analysis
 from pruning_core.coupling.groups import ChannelGroup, Member, layer_of
 from pruning_core.criteria import CRITERIA, ChannelView
 from pruning_core.errors import ModelError, SpecError, nearest
@@ -51,11 +53,13 @@ class Scorer:
         return self._known[key]
 
 
-def scored(group: ChannelGroup, scorer: Scorer, spec: PruningSpec) -> ScoredGroup:
+def scored(group: ChannelGroup, scorer: Scorer, spec: PruningSpec, blocks: NDArray[np.int64] | None = None) -> ScoredGroup:
     """One score per channel: each producing member's scores, folded, normalised and combined."""
     members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or list(group.members)
     rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
-    return ScoredGroup(group.name, group.layers, combine(rows, spec.normalizer, spec.policy), group.widths, group.positions)
+    return ScoredGroup(
+        group.name, group.layers, combine(rows, spec.normalizer, spec.policy), group.widths, blocks, group.positions
+    )
 
 
 def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -85,12 +89,16 @@ def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[Ch
 
 
 def select(
-    groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()
+    groups: Sequence[ChannelGroup],
+    scorer: Scorer,
+    spec: PruningSpec,
+    even: frozenset[int],
+    analysis: Analysis,
 ) -> dict[str, tuple[int, ...]]:
     """Kept channels by group name, sorted. Ties keep the lower channel. Groups of an `even` width keep equal widths."""
     if not groups:
         return {}
-    ready = [scored(group, scorer, spec) for group in groups]
+    ready = [scored(group, scorer, spec, conv_blocks(group, analysis)) for group in groups]
     budget = Budget(spec.ratio, spec.ratios, spec.min_channels, spec.round_to, spec.round_mode, spec.slamp_p)
     kept = ALLOCATORS[spec.allocator](ready, budget)
     counts = {group.name: round_kept(kept[group.name], group, budget) for group in ready}
@@ -100,8 +108,35 @@ def select(
     for group in ready:
         count = counts[group.name]
         order = np.lexsort((np.arange(group.channels), -group.scores))
-        found[group.name] = tuple(sorted(int(i) for i in order[:count]))
+        keep = order[:count] if group.blocks is None else balanced(order, group.blocks, count, spec.group_policy)
+        found[group.name] = tuple(sorted(keep.tolist()))
     return found
+
+
+def conv_blocks(group: ChannelGroup, analysis: Analysis) -> NDArray[np.int64] | None:
+    """[C]: the convolution group that each channel lies in, where a grouped convolution wants equal numbers of each."""
+    rank = {int(label): k for k, label in enumerate(group.labels)}
+    for rows in analysis.links.balances.values():
+        labels = analysis.labels[rows]
+        if np.isin(labels, group.labels).all() and len(np.unique(labels)) == labels.size == group.channels:
+            blocks = np.empty(group.channels, dtype=np.int64)
+            for number, row in enumerate(labels):
+                blocks[[rank[int(label)] for label in row]] = number
+            return blocks
+    return None
+
+
+def balanced(order: NDArray[np.int64], blocks: NDArray[np.int64], count: int, policy: str) -> NDArray[np.int64]:
+    """Channels to keep, the same number in every block, each block's best ones. `order` [C]: best channels first.
+
+    `none` shares the removal out evenly; `count` takes the smallest number that any block would lose on its own.
+    """
+    number = int(blocks.max()) + 1
+    size = len(blocks) // number
+    lost = np.bincount(blocks[order[count:]], minlength=number)
+    gone = int(lost.min()) if policy == "count" else (len(blocks) - count) // number
+    stay = max(size - gone, 1)
+    return np.concatenate([order[blocks[order] == block][:stay] for block in range(number)])
 
 
 def even_counts(groups: Sequence[ScoredGroup], width: int, kept: Mapping[str, float]) -> dict[str, int]:

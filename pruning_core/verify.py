@@ -73,6 +73,9 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
     made: dict[tuple[int, int], Choice] = {}
     taken: dict[tuple[int, int], Ids] = {}
     changed = _changed_constant(reference, pruned)
+    for call, rows in analysis.links.balances.items():
+        if len(set(prediction.keeps[rows].sum(axis=1).tolist())) > 1:
+            return Mismatch(call, "ids", "the groups of a convolution lose different numbers of channels", "")
     for op, new in zip(reference.ops, pruned.ops, strict=False):
         if op.index == changed:
             return Mismatch(op.index, "tensor", "a number that is made into a tensor depends on a size", new.module)

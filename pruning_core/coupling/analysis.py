@@ -27,6 +27,7 @@ class Decisions:
     ties: frozenset[int] = frozenset()
     reshape_axis: str = "auto"
     group_axis: str = "within"
+    group_policy: str = "sum"
 
     def with_choices(self, choices: Mapping[ChoiceKey, int]) -> Decisions:
         return replace(self, choices={**self.choices, **choices})

@@ -55,6 +55,7 @@ class Links:
     emits: list[Ids] = field(default_factory=list)
     free_starts: list[int] = field(default_factory=list)  # id ranges of the axes of constant fills, ascending
     free_stops: list[int] = field(default_factory=list)
+    balances: dict[int, NDArray[np.int64]] = field(default_factory=dict)  # call -> ids whose rows lose the same number
     approximations: list[tuple[Ids, str]] = field(default_factory=list)
     where: Callable[[], str] = lambda: ""
 

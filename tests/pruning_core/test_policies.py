@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import pruning_core as pc
 from pruning_core.policies import combine, fold_positions
+from pruning_core.select import balanced
+from tests.models import IMAGE, seeded
 
 X = np.array([11.0, 19, 38, 25, 46])
 F = np.array([20.0, 12, 18, 16, 39])
@@ -40,3 +45,25 @@ def test_positions_that_go_together() -> None:
     channel_of = np.array([0, 1, 2, 0, 1, 2])
     np.testing.assert_allclose(fold_positions(scores, channel_of, 3, "sum"), [11, 22, 33])
     np.testing.assert_allclose(fold_positions(scores, channel_of, 3, "average"), [5.5, 11, 16.5])
+
+
+def test_groups_of_a_convolution_lose_one_number() -> None:
+    """Two groups of four, best first 0 1 2 4 | 5 3 6 7: on their own they would lose one and three."""
+    order, blocks = np.array([0, 1, 2, 4, 5, 3, 6, 7]), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    assert sorted(balanced(order, blocks, 4, "count").tolist()) == [0, 1, 2, 4, 5, 6]
+    assert sorted(balanced(order, blocks, 4, "none").tolist()) == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize("policy", ["sum", "average", "count", "none"])
+def test_group_policies_on_a_grouped_convolution(policy: str) -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=4), nn.Conv2d(32, 4, 1)))()
+    spec = pc.PruningSpec(group_policy=policy)
+    result = pc.prune(model, IMAGE(), spec, check="numeric")
+    cut = next(c for c in result.plan.slices if c.tensor == "1.weight" and c.axis == 0)
+    rows = [[k % 8 for k in cut.keep if k // 8 == group] for group in range(4)]
+    assert {len(row) for row in rows} == {4}
+    assert (len({tuple(row) for row in rows}) == 1) == (policy in {"sum", "average"})
+    again = pc.apply(model, pc.PruningPlan.from_json(result.plan.to_json()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(again.state_dict().values(), result.model.state_dict().values(), strict=True)
+    )

@@ -90,8 +90,11 @@ def _grouped(ctx: Context, channels: Any, weight: Sym, groups: int, transposed: 
     contract(ctx, position, weight.axes[1])
     links.read(channels)
     outs = out_axis.reshape(groups, per_out)
-    for g in range(1, groups):
-        links.join(outs[0], outs[g])
+    if ctx.decisions.group_policy in {"count", "none"}:  # the same number, each group's own positions
+        links.balances[ctx.op.index] = outs
+    else:
+        for g in range(1, groups):
+            links.join(outs[0], outs[g])
     links.emit(out_axis)
     return out_axis
 

@@ -13,7 +13,9 @@ def budget(ratio: float = 0.5, **options: object) -> Budget:
 
 
 def group(name: str, scores: list[float], positions: int = 1) -> ScoredGroup:
-    return ScoredGroup(name, (name,), np.array(scores, dtype=np.float64), frozenset({len(scores) * positions}), positions)
+    return ScoredGroup(
+        name, (name,), np.array(scores, dtype=np.float64), frozenset({len(scores) * positions}), None, positions
+    )
 
 
 def test_slamp_by_hand() -> None:
