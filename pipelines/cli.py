@@ -109,9 +109,9 @@ def demo(again: Again = False) -> None:
         comparison = _run_flow(request, again, prefect)
     _show(comparison)
     out.print(
-        f"\nmodel page:  #/models/{model.source.name} in the MLflow UI\n"
-        "open the MLflow UI and the Prefect UI on all of this:\n\n"
-        "    make ui        (or: secateur ui)\n"
+        "\n`make ui` (or `secateur ui`) serves what was just made:\n\n"
+        f"    MLflow UI   http://127.0.0.1:5000/#/models/{model.source.name}\n"
+        "    Prefect UI  http://127.0.0.1:4200/runs\n"
     )
     if comparison.failures:
         raise typer.Exit(1)
