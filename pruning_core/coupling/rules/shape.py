@@ -115,8 +115,6 @@ def t(ctx: Context, x: Sym) -> Axes:
 def movedim(ctx: Context, x: Sym, source: int | tuple[int, ...], target: int | tuple[int, ...]) -> Axes:
     sources = (source,) if isinstance(source, int) else source
     targets = (target,) if isinstance(target, int) else target
-    order = np.moveaxis(np.empty(x.shape, dtype=np.bool_), sources, targets)
-    del order
     rest = [d for d in range(x.ndim) if d not in {s % x.ndim for s in sources}]
     placed = {t % x.ndim: s % x.ndim for s, t in zip(sources, targets, strict=True)}
     dims = [placed[d] if d in placed else rest.pop(0) for d in range(x.ndim)]
