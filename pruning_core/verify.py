@@ -84,7 +84,7 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
         found = _same_outputs(prediction, op, new)
         if found is not None:
             return found
-        found = _same_groups(prediction, op, new)
+        found = _same_numbers(prediction, op, new)
         if found is not None:
             return found
         drift = None if op.index in undone else constant_drift(op, new)
@@ -131,16 +131,16 @@ def _same_outputs(prediction: Prediction, op: Op, new: Op) -> Mismatch | None:
     return None
 
 
-def _same_groups(prediction: Prediction, op: Op, new: Op) -> Mismatch | None:
-    """Numbers of groups do not show in shapes or ids: the same channels in other groups are another function."""
-    if "group_norm" not in op.name and not op.name.startswith("aten.conv"):
+def _same_numbers(prediction: Prediction, op: Op, new: Op) -> Mismatch | None:
+    """Numbers that show neither in shapes nor in ids: how many groups, and which position of an axis is picked out."""
+    if "group_norm" not in op.name and not op.name.startswith("aten.conv") and op.name != "aten.select":
         return None
     wanted = new_arguments(prediction, op)
     for position, value in wanted.items():
         got = new.args[position] if position < len(new.args) else None
         if isinstance(value, int) and got != value:
             return Mismatch(
-                op.index, "argument", f"{op.name}: {op.args[position]} groups were to become {value}", new.module
+                op.index, "argument", f"{op.name}: {op.args[position]} was to become {value} and is {got}", new.module
             )
     for position, value in enumerate(op.args):
         if isinstance(value, int) and position not in wanted and position < len(new.args) and new.args[position] != value:

@@ -147,3 +147,28 @@ def test_group_norm_loses_whole_groups_and_knows_it() -> None:
     norm = result.model[1]  # type: ignore[index]
     assert (norm.num_groups, norm.num_channels) == (4, 16)
     assert not result.plan.approximate
+
+
+class Picks(nn.Module):
+    """Reads one channel by a position: the axis is gone afterwards, so no id shows which channel it was."""
+
+    def __init__(self, held: bool) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 32, 3), nn.Linear(32, 4)
+        self.held, self.channel = held, 9
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        picked = y[:, self.channel] if self.held else y[:, 9]
+        return self.fc(y.mean((2, 3))) + picked.mean((1, 2))[:, None]
+
+
+def test_a_channel_picked_by_a_position_is_the_planned_one() -> None:
+    """An attribute that holds the position follows the cut; a literal cannot, so the channels stay."""
+    x = torch.randn(2, 3, 8, 8)
+    held = pc.prune(seeded(lambda: Picks(held=True))(), x, pc.PruningSpec(), check="numeric")
+    kept = next(c.keep for c in held.plan.slices if c.tensor == "conv.weight" and c.axis == 0)
+    assert kept[held.model.channel] == 9  # type: ignore[index]
+    assert len(kept) < 32
+    with pytest.raises(pc.ModelError, match="no channel of this model can be pruned"):
+        pc.prune(seeded(lambda: Picks(held=False))(), x, pc.PruningSpec())
