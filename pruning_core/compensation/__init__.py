@@ -1,0 +1,1 @@
+"""After the cut: keep what the model knew, without labels and without gradients."""

@@ -1,0 +1,60 @@
+"""Second moments, streamed: memory depends on widths, not on how many samples were seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK = 8192  # rows multiplied in single precision before they are added in double precision
+
+
+class Gram:
+    """Sums over rows of x x^T, x y^T, y y^T, x, y. x [G, N, K], y [G, N, O]; double precision sums."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, x: Tensor, y: Tensor | None = None) -> None:
+        for start in range(0, x.shape[1], CHUNK):
+            part = _with_one(x[:, start : start + CHUNK])
+            self._plus("xx", part.transpose(1, 2) @ part)
+            if y is not None:
+                out = y[:, start : start + CHUNK].float()
+                self._plus("xy", part.transpose(1, 2) @ out)
+                self._plus("yy", (out * out).sum(dim=1))
+        self.rows += x.shape[1]
+
+    def _plus(self, name: str, term: Tensor) -> None:
+        if name in self._sums:
+            self._sums[name] += term
+        else:
+            self._sums[name] = term.double()
+
+    @property
+    def xx(self) -> Tensor:
+        """[G, K + 1, K + 1]; the last row and column belong to a constant 1."""
+        return self._sums["xx"]
+
+    @property
+    def xy(self) -> Tensor:
+        """[G, K + 1, O]"""
+        return self._sums["xy"]
+
+    @property
+    def yy(self) -> Tensor:
+        """[G, O]"""
+        return self._sums["yy"]
+
+
+def _with_one(x: Tensor) -> Tensor:
+    return torch.cat([x.float(), x.new_ones(*x.shape[:2], 1, dtype=torch.float32)], dim=2)
+
+
+def sample_rows(count: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """Which of `count` rows to look at: all of them, or `wanted` different ones."""
+    if count <= wanted:
+        return torch.arange(count)
+    if count > 4 * wanted:  # with few repetitions, and without a permutation of everything
+        return torch.randint(count, (wanted,), generator=generator).unique()
+    return torch.randperm(count, generator=generator)[:wanted].sort().values

@@ -1,0 +1,63 @@
+"""Look into a live run of the model at chosen calls, numbered as in its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pruning_core.coupling.rules import has_rule
+from pruning_core.errors import ModelError
+from pruning_core.inputs import ExampleInputs
+from pruning_core.trace import Op, Trace, is_skipped, quiet_kernels
+
+Look = Callable[[Op, tuple[Any, ...], Callable[[], Any]], Any]  # (call, arguments, run it) -> its result
+
+
+class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts calls as the tracer does and hands the wanted ones to `look`."""
+
+    def __init__(self, trace: Trace, wanted: Collection[int], look: Look) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace, self.wanted, self.look = trace, frozenset(wanted), look
+        self.at = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket)
+        if not has_rule(name) and func._can_decompose():
+            with self:
+                taken_apart = func.decompose(*args, **kwargs)
+            if taken_apart is not NotImplemented:
+                return taken_apart
+        if is_skipped(name):
+            return func(*args, **kwargs)
+        index = self.at
+        if index in self.wanted:
+            op = self.trace.ops[index]
+            if op.func is not func:
+                raise _other_way(name)
+            self.at += 1
+            return self.look(op, args, lambda: func(*args, **kwargs))
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor | list | tuple):
+            self.at += 1
+        return result
+
+
+def _other_way(name: str) -> ModelError:
+    return ModelError(
+        f"the model makes other calls on the calibration data than on the example inputs ({name})",
+        "calibration",
+        "pass example inputs of the same kind, or switch off what reads calibration data: criterion 'l2_norm', "
+        "compensation 'none'",
+    )
+
+
+def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
+    """The model's outputs. It must be in evaluation mode: use a twin."""
+    with quiet_kernels(), torch.inference_mode(), tap:
+        return model(*inputs.args, **inputs.kwargs)
