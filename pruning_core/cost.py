@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -46,13 +46,13 @@ def cost_of(model: nn.Module, trace: Trace) -> Cost:
     )
 
 
-def op_macs(op: Op) -> int:
-    """Multiply-accumulates of one call; only contractions count."""
-    shapes = [v.shape for v in op.inputs()]
+def op_macs(op: Op, shape: Callable[[Value], tuple[int, ...]] = lambda value: value.shape) -> int:
+    """Multiply-accumulates of one call; only contractions count. `shape` may give other shapes than the traced ones."""
+    shapes = [shape(v) for v in op.inputs()]
     outs = op.outputs()
     if not outs:
         return 0
-    out = prod(outs[0].shape)
+    out = prod(shape(outs[0]))
     name = op.name.removeprefix("aten.")
     if name.startswith("conv_transpose") or (name in {"convolution", "_convolution"} and op.args[6]):
         return prod(shapes[0]) * prod(shapes[1][1:])

@@ -41,7 +41,7 @@ class Draft:
 def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
-    kept = kept_by_index(groups, spec.index, left) if spec.index else select(prunable, scorer, spec, even, analysis)
+    kept = kept_by_index(groups, spec.index, left) if spec.index else select(prunable, scorer, spec, even, analysis, left)
     return draft_of(analysis, groups, kept, left)
 
 

@@ -85,7 +85,7 @@ def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[Attribute
 
 def check_prunable(draft: Draft, spec: PruningSpec) -> None:
     """Raises: ModelError with the reasons when a cut was asked for and no group of channels is open to one."""
-    if draft.kept or not (spec.ratio or spec.ratios):
+    if draft.kept or not (spec.ratio or spec.ratios or spec.budget):
         return
     reasons = dict.fromkeys(draft.left[g.name] for g in draft.groups if g.name in draft.left and g.layers)
     raise ModelError(
@@ -95,14 +95,13 @@ def check_prunable(draft: Draft, spec: PruningSpec) -> None:
     )
 
 
-def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
-    """Plan, try, and lock what does not work until what is left verifies.
+def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer) -> tuple[PruningPlan, Draft]:
+    """Plan, try, and lock what does not work until what is left verifies. `spec` has no `auto` left in it.
 
     Raises: ModelError when the weights cannot be scored; VerifyError when not even an uncut copy traces like the model.
     """
     check_finite(subject.tensors)
     decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis, group_policy=spec.group_policy)
-    scorer = Scorer(subject.tensors, spec.criterion)
     even: frozenset[int] = frozenset()
     for _ in range(MAX_ROUNDS):
         draft = make_draft(resolve(subject.trace, decisions), scorer, spec, even)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from pruning_core.compensation.report import Repair
 from pruning_core.cost import Cost, op_macs
 from pruning_core.coupling.groups import ChannelGroup, layer_of
 from pruning_core.tables import table
@@ -80,6 +81,7 @@ class PruneReport:
     channels_after: int
     mask_error: float | None  # None: only the structure was checked
     seconds: float
+    repairs: tuple[Repair, ...] = ()  # what the compensation brought, layer by layer
 
     @property
     def params_before(self) -> int:
@@ -103,7 +105,14 @@ class PruneReport:
         rows.insert(0, _row("channels", self.channels_before, self.channels_after))
         rows.append(_row("peak activations (bytes)", self.before.peak_activation_bytes, self.after.peak_activation_bytes))
         checked = "structure" if self.mask_error is None else f"structure and numbers (error {self.mask_error:.1e})"
-        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s"
+        mended = ""
+        if self.repairs:
+            errors = [
+                sum(e) / len(self.repairs)
+                for e in zip(*((r.error_before, r.error_after) for r in self.repairs), strict=True)
+            ]
+            mended = f"\ncompensated {len(self.repairs)} layers: mean error of a layer's answers {errors[0]:.1%} -> {errors[1]:.1%}"
+        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s{mended}"
 
 
 def _row(label: str, before: int, after: int) -> tuple[str, str, str, str]:
