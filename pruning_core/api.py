@@ -75,8 +75,7 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
 
 def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:
     pruned = throwaway(subject, list(plan.slices), list(plan.mends), list(plan.rescales))
-    undone = frozenset(rescale.call for rescale in plan.rescales)
-    mismatch = compare(reference(subject, draft), subject.retrace(pruned), undone)
+    mismatch = compare(reference(subject, draft), subject.retrace(pruned), plan.rescales)
     if mismatch is not None:
         raise VerifyError(mismatch.detail, f"module {mismatch.module!r}", "re-plan this model")
     return cut_copy(subject.model, plan.slices, plan.mends, plan.rescales)

@@ -45,9 +45,8 @@ def attempt(subject: Subject, draft: Draft, pruned: nn.Module | None = None) -> 
     """Run the pruned throw-away copy and write into the draft where it first disagrees."""
     if pruned is None:
         pruned = throwaway(subject, draft.slices, draft.mends, draft.rescales)
-    undone = frozenset(rescale.call for rescale in draft.rescales)
     draft.retraced = subject.retrace(pruned)
-    draft.mismatch = compare(reference(subject, draft), draft.retraced, undone)
+    draft.mismatch = compare(reference(subject, draft), draft.retraced, draft.rescales)
 
 
 def reference(subject: Subject, draft: Draft) -> Prediction:

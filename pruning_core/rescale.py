@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruning_core.calls import ATTENTION, constant_drift
 from pruning_core.plan import Rescale
 from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Trace, Value
-from pruning_core.verify import Mismatch, constant_drift
+from pruning_core.verify import Mismatch
 
 _MOVES = {
     f"aten.{name}"
@@ -89,14 +90,17 @@ class _Folder:
     def ways(self, call: int, change: float) -> Iterator[list[Rescale]]:
         """Ways to undo one changed constant (new / old = `change`), each a set of rescaled parameter entries."""
         op = self.trace.ops[call]
-        if op.name in _FILLS:  # the constant was put into a tensor first: look at the call that uses it
+        if not np.isfinite(change) or change <= 0:
+            return
+        if op.name in _FILLS:  # the constant was put into a tensor first: look at the one call that uses it
             made = op.outputs()[0].index
-            op = self.readers.get(made, [op])[0]
-            if op.args and isinstance(op.args[0], Value) and op.args[0].index == made:
+            readers = self.readers.get(made, [])
+            if len(readers) != 1 or made in self.returned or [v.index for v in readers[0].inputs()].index(made) == 0:
                 return
+            op = readers[0]
         factor = change if op.name == "aten.div" else 1 / change
-        attention = op.name == "aten.scaled_dot_product_attention"
-        if not np.isfinite(factor) or factor <= 0 or not (attention or op.name in {"aten.mul", "aten.div"}):
+        attention = op.name == ATTENTION
+        if not attention and op.name not in {"aten.mul", "aten.div"}:
             return
         for value in op.args[: 2 if attention else 1]:
             if isinstance(value, Value):

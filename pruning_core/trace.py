@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
@@ -44,16 +45,12 @@ class Op:
 
     index: int
     func: Any
+    name: str  # the operator without its overload, e.g. `aten.conv2d`
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
     module: str  # path of the innermost module whose forward issued the call
     key: str  # of the graph node, where the model is an exported graph
-
-    @property
-    def name(self) -> str:
-        """The operator without its overload, e.g. `aten.conv2d`."""
-        return str(self.func.overloadpacket)
 
     def outputs(self) -> list[Value]:
         return list(_values(self.result))
@@ -78,6 +75,7 @@ class Trace:
     tensors: dict[str, Value] = field(default_factory=dict)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
+    returned: tuple[Any, ...] = ()  # numbers and strings among the outputs
     constants: list[tuple[int, Any]] = field(default_factory=list)  # (calls before it, numbers made into a tensor)
     real: bool = False
     error: Exception | None = None
@@ -114,6 +112,8 @@ def _on_meta(func: Any, args: Any, kwargs: Any) -> Any:
     if known is not None:
         return torch.empty_strided(known[0], known[1], dtype=known[2], device="meta")
     result = func(*args, **kwargs)
+    if any(result is tensor for tensor in tree.tensors((args, kwargs))):  # dropout gives back what it was given
+        return result
     if type(result) is Tensor and result.device.type == "meta" and len(_SHAPES) < _MAX_SHAPES:
         _SHAPES[key] = (result.shape, result.stride(), result.dtype)
     return result
@@ -169,22 +169,22 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.stack: list[str] = [""]
         self.key = ""
 
-    def value(self, tensor: Tensor) -> Value:
+    def value(self, tensor: Tensor, *, is_new: bool = True) -> Value:
         entry = self.known.get(id(tensor))
         if entry is not None and entry[0]() is tensor:
             return entry[1]
-        if not self.trace.real and tensor.device.type != "meta":  # from outside: its values count, too
+        if is_new and tensor.device.type != "meta":  # from outside: its values count, too
             self.trace.constants.append((len(self.trace.ops), _numbers(tensor)))
         value = Value(self.count, tuple(tensor.shape), tensor.dtype)
         self.count += 1
         self.known[id(tensor)] = (weakref.ref(tensor), value)
         return value
 
-    def encode(self, nest: Any) -> Any:
+    def encode(self, nest: Any, *, is_new: bool = True) -> Any:
         if isinstance(nest, Tensor):
-            return self.value(nest)
+            return self.value(nest, is_new=is_new)
         if isinstance(nest, list | tuple):
-            return tuple([self.encode(item) for item in nest])
+            return tuple([self.encode(item, is_new=is_new) for item in nest])
         return nest
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -203,9 +203,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not isinstance(result, Tensor | list | tuple):
             return result
         in_args, in_kwargs = self.encode(args), {k: self.encode(v) for k, v in kwargs.items()}
-        self.trace.ops.append(
-            Op(len(self.trace.ops), func, in_args, in_kwargs, self.encode(result), self.stack[-1], self.key)
-        )
+        if name == "aten.as_strided":  # reads memory, not positions: where that lies is an argument, too
+            in_kwargs["memory"] = (args[0].stride(), args[0].storage_offset(), args[0].untyped_storage().nbytes())
+        out = self.encode(result, is_new=not self.trace.real and name not in _UNSET)
+        self.trace.ops.append(Op(len(self.trace.ops), func, name, in_args, in_kwargs, out, self.stack[-1], self.key))
         return result
 
 
@@ -217,23 +218,37 @@ class _Constants(TorchFunctionMode):
         self.trace = trace
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _MAKERS and args and not isinstance(args[0], Tensor):
-            self.trace.constants.append((len(self.trace.ops), _numbers(args[0])))
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _MAKERS:
+            made_of = [a for a in (*args, *kwargs.values()) if not isinstance(a, Tensor | torch.device | torch.dtype | bool)]
+            self.trace.constants.append((len(self.trace.ops), tuple([_numbers(a) for a in made_of if a is not None])))
+        return func(*args, **kwargs)
 
 
-_MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.from_numpy}
+_MAKERS = {
+    torch.tensor,
+    torch.as_tensor,
+    torch.asarray,
+    torch.scalar_tensor,
+    torch.from_numpy,
+    Tensor.new_tensor,
+    Tensor.new,
+}
+_UNSET = {"aten.empty", "aten.empty_like", "aten.empty_strided", "aten.new_empty"}  # what lies in them is chance
 
 
 def _numbers(value: Any) -> Any:
     """What two runs compare of a constant: its numbers, or a digest of many."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        if value.numel() <= 16:
-            return tuple(value.flatten().tolist())
-        return tuple(value.shape), hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-    text = repr(value)
-    return text if len(text) <= 200 else hashlib.sha256(text.encode()).hexdigest()
+    try:
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # bfloat16, a list of tensors, parts of unequal lengths
+        array = np.asarray(value.detach().cpu().double() if isinstance(value, Tensor) else repr(value))
+    if array.size <= _FEW and array.dtype.kind in "biuf":
+        return tuple(array.ravel().tolist())
+    return str(array.shape), hashlib.sha256(array.tobytes()).hexdigest()
+
+
+_FEW = 16
 
 
 @contextlib.contextmanager
@@ -298,8 +313,8 @@ def record(
     trace = recorder.trace
     trace.real = real
     given = inputs if real else inputs.map(lambda t: t.detach().to("meta"))
-    trace.tensors = {name: recorder.value(tensor) for name, tensor in names.items()}
-    trace.inputs = [recorder.value(t) for t in tree.tensors((given.args, given.kwargs))]
+    trace.tensors = {name: recorder.value(tensor, is_new=False) for name, tensor in names.items()}
+    trace.inputs = [recorder.value(t, is_new=False) for t in tree.tensors((given.args, given.kwargs))]
     device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
     outputs: Any = None
     try:
@@ -310,6 +325,7 @@ def record(
         trace.error = exc.with_traceback(None)
         trace.module, trace.key = recorder.stack[-1], recorder.key
     trace.outputs = [recorder.value(t) for t in tree.tensors(outputs)]
+    trace.returned = tuple(tree.numbers(outputs))
     return trace
 
 

@@ -134,8 +134,9 @@ def slice_(ctx: Context, x: Sym, dim: int = 0, start: int | None = None, end: in
 
 
 @rule("aten.narrow")
-def narrow(ctx: Context, x: Sym, dim: int, start: int, length: int) -> Axes:
-    start = start if isinstance(start, int) else 0
+def narrow(ctx: Context, x: Sym, dim: int, start: Any, length: int) -> Axes:
+    if not isinstance(start, int):
+        return ctx.lock_all(f"positions read from a tensor in {ctx.links.where()}")[0]
     start %= max(x.shape[dim], 1)
     return take(x.axes, dim, slice(start, start + length))
 
