@@ -12,6 +12,7 @@ from pruning_core.inputs import ExampleInputs
 from pruning_core.planner import make_plan, throwaway
 from pruning_core.study import study
 from pruning_core.verify import Mismatch, compare
+from tests.awkward import AWKWARD
 from tests.models import seeded
 
 
@@ -141,6 +142,50 @@ def test_only_rows_that_nothing_else_reads_are_scaled(both: bool, scaled: set[st
     model = seeded(lambda: SharedQueries(both))()
     result = pc.prune(model, torch.randn(2, 5, 16), pc.PruningSpec(min_channels=1), check="numeric")
     assert {r.tensor for r in result.plan.rescales} == scaled
+
+
+def test_a_scale_is_folded_through_rotary_positions() -> None:
+    """Sums, products with tables, interleaving and a bias in three parts lie between the layer and the attention."""
+    case = AWKWARD["rotary_sdpa"]
+    result = pc.prune(case.build(), case.inputs(), pc.PruningSpec(ratio=0.5), check="numeric")
+    assert {(r.tensor, min(r.positions), len(r.positions)) for r in result.plan.rescales} == {
+        ("qkv.weight", 0, 48),
+        ("q_bias", 0, 48),
+    }
+    assert any(cut.tensor == "qkv.weight" and cut.axis == 0 for cut in result.plan.slices)
+
+
+class Folded(nn.Module):
+    """A scale over a width, with a way round it that the scaled rows must not take."""
+
+    def __init__(self, way: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.way, self.a, self.b = way, nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(self.way(y, y.sin() if y.shape[0] > 99 else y))
+
+
+WAYS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
+    "alone": (lambda y, _: (y / y.shape[1]).relu(), True),
+    "sum_of_both": (lambda y, z: ((y + z.flip(1)) / y.shape[1]).relu(), True),
+    "times_table": (lambda y, _: ((y * y.new_ones(1)) / y.shape[1]).relu(), True),
+    "plus_constant": (lambda y, _: ((y + 1) / y.shape[1]).relu(), False),
+    "plus_tensor": (lambda y, _: ((y + torch.ones_like(y)) / y.shape[1]).relu(), False),
+    "squared": (lambda y, z: ((y * z) / y.shape[1]).relu(), False),
+    "read_beside": (lambda y, z: (y / y.shape[1]).relu() + z, False),
+    "after_relu": (lambda y, _: y.relu() / y.shape[1], False),
+    "written_before": (lambda y, _: ((y * 1.0).add_(1) / y.shape[1]).relu(), False),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WAYS))
+def test_a_constant_is_folded_only_where_all_that_it_meets_scales(name: str) -> None:
+    way, folds = WAYS[name]
+    model = seeded(lambda: nn.Sequential(Folded(way), nn.Linear(4, 64), nn.Linear(64, 4)))()
+    result = pc.prune(model, torch.randn(3, 8), pc.PruningSpec(min_channels=2), check="numeric")
+    assert bool(result.plan.rescales) is folds
 
 
 def test_group_norm_loses_whole_groups_and_knows_it() -> None:

@@ -48,7 +48,7 @@ def _block(ctx: Context, axes: Axes, factors: tuple[int, ...]) -> list[Ids]:
         return [fixed(n) for n in factors]
     live = [k for k, n in enumerate(factors) if n > 1]
     merged = merge_axes(ctx, axes)
-    if len(live) <= 1 and not ctx.is_decided:
+    if len(factors) <= 1 or (len(live) <= 1 and not ctx.is_decided):
         return [merged if k in live else fixed(n) for k, n in enumerate(factors)]
     options = sorted(live, key=lambda k: (-factors[k], -k)) or [0]
     return ctx.split_factor(merged, factors, "reshape", options)
