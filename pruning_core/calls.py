@@ -20,6 +20,8 @@ from pruning_core.trace import Op, Trace, Value
 
 _EXACT, _MEASURED = 1e-9, 1e-4  # of numbers from Python, and of those that a run on real values read off them
 _SCALING = {f"aten.{name}" for name in ("full", "new_full", "full_like", "scalar_tensor", "baddbmm", "addmm", "addbmm")}
+_PLAIN = "linear conv1d conv2d conv3d batch_norm layer_norm rms_norm relu relu_ silu silu_ hardswish hardswish_ dropout"
+_CARRYING = {f"aten.{name}" for name in _PLAIN.split()}
 ATTENTION = "aten.scaled_dot_product_attention"
 
 
@@ -77,6 +79,11 @@ def differences(pairing: Pairing, op: Op, new: Op, *, real: bool) -> Iterator[Di
             yield from _compared(pairing, op, one, _keyword(new, key), one, real)
     if op.name == ATTENTION:
         yield from _compared(pairing, op, attention_scale(op), attention_scale(new), 0.0, real)
+
+
+def carries(op: Op) -> bool:
+    """Whether the ids of the outputs follow from those of the inputs alone, by no argument that could pick others."""
+    return op.name in _CARRYING or is_pointwise(op.func)
 
 
 def _compared(pairing: Pairing, op: Op, want: Any, got: Any, old: Any, real: bool) -> Iterator[Difference]:

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pruning_core import tree
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
-from pruning_core.twin import like, twin
+from pruning_core.twin import like, modules_by_path, twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,14 @@ class Op:
     result: Any
     module: str  # path of the innermost module whose forward issued the call
     key: str  # of the graph node, where the model is an exported graph
+    _inputs: tuple[Value, ...]
+    _outputs: tuple[Value, ...]
 
-    def outputs(self) -> list[Value]:
-        return list(_values(self.result))
+    def outputs(self) -> tuple[Value, ...]:
+        return self._outputs
 
-    def inputs(self) -> list[Value]:
-        return [*_values(self.args), *_values(tuple(self.kwargs.values()))]
-
-
-def _values(nest: Any) -> Iterator[Value]:
-    if isinstance(nest, Value):
-        yield nest
-    elif isinstance(nest, list | tuple):
-        for item in nest:
-            yield from _values(item)
+    def inputs(self) -> tuple[Value, ...]:
+        return self._inputs
 
 
 @dataclass(slots=True, eq=False)
@@ -173,24 +167,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         entry = self.known.get(id(tensor))
         if entry is not None and entry[0]() is tensor:
             return entry[1]
-        if is_new and tensor.device.type != "meta":  # from outside: its values count, too
+        if is_new and not tensor.is_meta:  # from outside: its values count, too
             self.trace.constants.append((len(self.trace.ops), _numbers(tensor)))
         value = Value(self.count, tuple(tensor.shape), tensor.dtype)
         self.count += 1
         self.known[id(tensor)] = (weakref.ref(tensor), value)
         return value
 
-    def encode(self, nest: Any, *, is_new: bool = True) -> Any:
+    def encode(self, nest: Any, into: list[Value], *, is_new: bool = True) -> Any:
+        """The nest with Values for its tensors, which are also put into a flat list."""
         if isinstance(nest, Tensor):
-            return self.value(nest, is_new=is_new)
+            value = self.value(nest, is_new=is_new)
+            into.append(value)
+            return value
         if isinstance(nest, list | tuple):
-            return tuple([self.encode(item, is_new=is_new) for item in nest])
+            return tuple([self.encode(item, into, is_new=is_new) for item in nest])
         return nest
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = str(func.overloadpacket)
-        if not self.keep_whole(name) and func._can_decompose():
+        name = operator_name(func)
+        if not self.keep_whole(name) and _can_decompose(func):
             with self:
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
@@ -202,12 +199,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         if not isinstance(result, Tensor | list | tuple):
             return result
-        in_args, in_kwargs = self.encode(args), {k: self.encode(v) for k, v in kwargs.items()}
+        ins: list[Value] = []
+        outs: list[Value] = []
+        in_args = self.encode(tuple(args), ins)
+        in_kwargs = {key: self.encode(value, ins) for key, value in kwargs.items()}
         if name == "aten.as_strided":  # reads memory, not positions: where that lies is an argument, too
             in_kwargs["memory"] = (args[0].stride(), args[0].storage_offset(), args[0].untyped_storage().nbytes())
-        out = self.encode(result, is_new=not self.trace.real and name not in _UNSET)
-        self.trace.ops.append(Op(len(self.trace.ops), func, name, in_args, in_kwargs, out, self.stack[-1], self.key))
+        out = self.encode(result, outs, is_new=not self.trace.real and name not in _UNSET)
+        at, place = len(self.trace.ops), self.stack[-1]
+        self.trace.ops.append(Op(at, func, name, in_args, in_kwargs, out, place, self.key, tuple(ins), tuple(outs)))
         return result
+
+
+@lru_cache(maxsize=4096)
+def operator_name(func: Any) -> str:
+    """The operator without its overload, e.g. `aten.conv2d`."""
+    return str(func.overloadpacket)
+
+
+@lru_cache(maxsize=4096)
+def _can_decompose(func: Any) -> bool:
+    return bool(func._can_decompose())
 
 
 class _Constants(TorchFunctionMode):
@@ -254,7 +266,7 @@ _FEW = 16
 @contextlib.contextmanager
 def _module_paths(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Know which module is running, through the process-wide hooks, so that no hook touches any module."""
-    paths = {id(module): name for name, module in model.named_modules()}
+    paths = {id(module): name for name, module in modules_by_path(model).items()}
     thread = threading.get_ident()
 
     def enter(module: nn.Module, _args: Any) -> None:

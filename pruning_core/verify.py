@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning_core.calls import Pairing, differences, folds, same_numbers
+from pruning_core.calls import Pairing, carries, differences, folds, same_numbers
 from pruning_core.coupling.analysis import run_rule
 from pruning_core.coupling.rules.table import Choice, Context
 from pruning_core.coupling.units import Axes, Ids, Links, all_fixed, fixed, is_fixed
@@ -87,6 +87,11 @@ def compare(prediction: Prediction, pruned: Trace, rescales: Iterable[Rescale] =
         found = _same_outputs(prediction, op, new) or _same_arguments(pairing, op, new, reference.real, folded)
         if found is not None:
             return found
+        if carries(op):
+            for value, wanted_value in zip(news, olds, strict=True):
+                pairing.add(wanted_value, value)
+                axes.setdefault(value.index, prediction.axes(wanted_value))
+            continue
         ctx = Context(links, new, decisions, made, taken, frozenset())
         results = run_rule(ctx, axes)
         for value, wanted_value, ids in zip(news, olds, results, strict=True):
