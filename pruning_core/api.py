@@ -70,6 +70,12 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
             "apply the plan to the model it was made for, with inputs of the same shapes, or re-plan",
         )
     draft = redraft(subject, plan)
+    if {c.tensor: c.numbers for c in draft.slices if c.numbers} != {c.tensor: c.numbers for c in plan.slices if c.numbers}:
+        raise PlanError(
+            "the model's buffers hold other channel numbers than the plan's",
+            type(model).__name__,
+            "apply the plan to the model it was made for, or re-plan",
+        )
     return _apply(subject, draft, plan)
 
 

@@ -43,6 +43,7 @@ class TensorSlice:
     axis: int
     width: int
     keep: tuple[int, ...]
+    numbers: tuple[int, ...] = ()  # of a buffer that holds channel numbers: what they are after the cut
 
     def __post_init__(self) -> None:
         _check_keep(self.keep, self.width, f"tensor {self.tensor!r} axis {self.axis}")
@@ -136,7 +137,10 @@ class PruningPlan:
                 cuts=tuple(
                     GroupCut(**c | {"keep": from_ranges(c["keep"]), "layers": tuple(c["layers"])}) for c in data["cuts"]
                 ),
-                slices=tuple(TensorSlice(**s | {"keep": from_ranges(s["keep"])}) for s in data["slices"]),
+                slices=tuple(
+                    TensorSlice(**s | {"keep": from_ranges(s["keep"]), "numbers": tuple(s.get("numbers", ()))})
+                    for s in data["slices"]
+                ),
                 mends=tuple(AttributeMend(**m) for m in data["mends"]),
                 rescales=tuple(Rescale(**r | {"positions": from_ranges(r["positions"])}) for r in data["rescales"]),
                 choices=tuple((a, b, c) for a, b, c in data["choices"]),

@@ -25,6 +25,7 @@ from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject
 from pruning_core.surgery import cut_copy, set_attributes, standard_mends
 from pruning_core.trace import real_twin
+from pruning_core.tree import is_prunable_dtype
 from pruning_core.twin import named_tensors
 from pruning_core.verify import compare
 
@@ -60,11 +61,14 @@ def reference(subject: Subject, draft: Draft) -> Prediction:
     muted = real_twin(subject.model, copy=True)
     named = named_tensors(muted)
     for cut in draft.slices:
+        if cut.numbers or not is_prunable_dtype(named[cut.tensor].dtype):  # channel numbers stay as they are
+            continue
         gone = np.setdiff1d(np.arange(cut.width), cut.keep)
         named[cut.tensor].data.index_fill_(cut.axis, torch.from_numpy(gone).to(named[cut.tensor].device), 0)
     trace = subject.retrace(muted)
     if trace.error is not None:
         return draft.prediction
+    trace.positions = subject.trace.positions
     same = 0  # calls until the runs part ways; choices are numbered by call
     for one, other in zip(trace.ops, subject.trace.ops, strict=False):
         if one.func is not other.func:

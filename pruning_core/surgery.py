@@ -60,6 +60,8 @@ def cut_copy(
                 data.index_copy_(item.axis, index, data.index_select(item.axis, index) * factor)
         for cut in cuts:
             data = data.index_select(cut.axis, positions(cut.keep, data.device))
+            if cut.numbers:
+                data = torch.tensor(cut.numbers, dtype=data.dtype, device=data.device)
         return like(tensor, data.contiguous() if data.is_contiguous() else data)
 
     copy = twin(model, replace)

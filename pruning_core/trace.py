@@ -71,6 +71,7 @@ class Trace:
     outputs: list[Value] = field(default_factory=list)
     returned: tuple[Any, ...] = ()  # numbers and strings among the outputs
     constants: list[tuple[int, Any]] = field(default_factory=list)  # (calls before it, numbers made into a tensor)
+    positions: dict[int, Any] = field(default_factory=dict)  # integer buffers that pick channels: value -> numbers
     real: bool = False
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did

@@ -14,6 +14,7 @@ import numpy as np
 
 from pruning_core.calls import Pairing, carries, differences, folds, same_numbers
 from pruning_core.coupling.analysis import run_rule
+from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.rules.table import Choice, Context
 from pruning_core.coupling.units import Axes, Ids, Links, all_fixed, fixed, is_fixed
 from pruning_core.plan import Rescale
@@ -87,7 +88,8 @@ def compare(prediction: Prediction, pruned: Trace, rescales: Iterable[Rescale] =
         found = _same_outputs(prediction, op, new) or _same_arguments(pairing, op, new, reference.real, folded)
         if found is not None:
             return found
-        if carries(op):
+        pick = known_pick(op)
+        if carries(op) or (pick is not None and pick[1].index in reference.positions):
             for value, wanted_value in zip(news, olds, strict=True):
                 pairing.add(wanted_value, value)
                 axes.setdefault(value.index, prediction.axes(wanted_value))

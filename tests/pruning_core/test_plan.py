@@ -129,3 +129,19 @@ def test_another_activation_is_another_model() -> None:
     plan = pc.plan(Active("relu"), torch.randn(2, 4), pc.PruningSpec())
     with pytest.raises(pc.PlanError, match="other calls"):
         pc.apply(Active("tanh"), plan)
+
+
+def test_channel_numbers_in_buffers_are_counted_anew() -> None:
+    """A plan knows the new numbers; they survive JSON and disk, and a model with other numbers is refused."""
+    case = CASES["index_channels"]
+    model, x = case.build(), case.inputs()
+    result = pc.prune(model, x, pc.PruningSpec(ratio=0.5), check="numeric")
+    kept = {(c.tensor, c.axis): c.keep for c in result.plan.slices}
+    old, new = (dict(m.named_buffers())["order"].tolist() for m in (model, result.model))
+    assert [kept["conv1.weight", 0][k] for k in new] == [k for k in old if k in kept["conv1.weight", 0]]
+    again = pc.PruningPlan.from_json(result.plan.to_json())
+    assert again == result.plan
+    assert pc.apply(model, again).get_buffer("order").tolist() == new
+    model.get_buffer("order").copy_(torch.arange(48))
+    with pytest.raises(pc.PlanError, match="other channel numbers"):
+        pc.apply(model, again)
