@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import lt
 from typing import Any
 
 from pruning_core.channels import from_ranges, to_ranges
@@ -172,5 +173,5 @@ _OBVIOUS = {"in_channels", "out_channels", "in_features", "out_features", "num_f
 
 
 def _check_keep(keep: tuple[int, ...], width: int, where: str) -> None:
-    if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= width:
+    if not keep or keep[0] < 0 or keep[-1] >= width or not all(map(lt, keep, keep[1:])):
         raise PlanError(f"keep must be sorted, unique, not empty and inside [0, {width})", where, REPLAN)

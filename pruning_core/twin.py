@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -35,21 +35,13 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for prefix, module in modules_by_path(model).items():
-        for name, tensor in _own_tensors(module):
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                found[f"{prefix}.{name}" if prefix else name] = tensor
+        plain = {k: v for k, v in module.__dict__.items() if type(v) not in _NO_TENSOR and isinstance(v, Tensor)}
+        for store in (module._parameters, module._buffers, plain):
+            for name, tensor in store.items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found[f"{prefix}.{name}" if prefix else name] = tensor
     return found
-
-
-def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for store in (module._parameters, module._buffers):
-        for name, value in store.items():
-            if value is not None:
-                yield name, value
-    for name, value in module.__dict__.items():
-        if type(value) not in _NO_TENSOR and isinstance(value, Tensor):
-            yield name, value
 
 
 def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -79,7 +71,7 @@ def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
                     memo[id(tensor)] = replace(tensor)
         for key, value in module.__dict__.items():
             kind = type(value)
-            if kind not in _PLAIN and not (kind in _CONTAINERS and not value) and key not in _STORES:
+            if kind not in _PLAIN and key not in _STORES and not (kind in _CONTAINERS and _is_plain(value)):
                 visit(value, 3)
                 if isinstance(value, dict):
                     holds_dict.append(module)
@@ -90,6 +82,11 @@ def twin(model: nn.Module, replace: Callable[[Tensor], Tensor]) -> nn.Module:
                 for key in [key for key, item in value.items() if isinstance(item, Tensor) and _names_device(key)]:
                     del value[key]
     return made
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a container is empty, or a list or tuple of plain numbers and strings."""
+    return not value or (type(value) in (list, tuple) and all(type(item) in _PLAIN for item in value))
 
 
 def _names_device(key: object) -> bool:
@@ -146,6 +143,8 @@ def _copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             continue
         if of in _EMPTY and not value:
             state[key] = of()
+        elif of is tuple and _is_plain(value):
+            continue
         elif key == "_modules":
             state[key] = {n: None if child is None else _copy(child, memo) for n, child in value.items()}
         elif key in ("_parameters", "_buffers"):
