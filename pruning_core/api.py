@@ -16,12 +16,11 @@ from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_sha
 from pruning_core.inputs import ExampleInputs
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
-from pruning_core.planner import make_plan, redraft, reference, throwaway
+from pruning_core.planner import make_plan, redraft, throwaway, verified
 from pruning_core.report import ModelReport, PruneReport, layer_rows
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject, study
 from pruning_core.surgery import cut_copy
-from pruning_core.verify import compare
 
 CHECKS = ("structure", "numeric")
 
@@ -81,7 +80,7 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
 
 def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:
     pruned = throwaway(subject, list(plan.slices), list(plan.mends), list(plan.rescales))
-    mismatch = compare(reference(subject, draft), subject.retrace(pruned), plan.rescales)
+    mismatch = verified(subject, draft, pruned)[1]
     if mismatch is not None:
         raise VerifyError(mismatch.detail, f"module {mismatch.module!r}", "re-plan this model")
     return cut_copy(subject.model, plan.slices, plan.mends, plan.rescales)

@@ -15,7 +15,7 @@ from pruning_core.coupling.units import Ids
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.trace import Trace, meta_twin, real_twin, record
-from pruning_core.twin import named_tensors
+from pruning_core.twin import like, named_tensors, twin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,9 +27,16 @@ class Subject:
     tensors: dict[str, Tensor]
     trace: Trace
 
-    def retrace(self, pruned: nn.Module) -> Trace:
-        """Run a pruned throw-away copy the same way."""
-        return record(pruned, self.inputs, named_tensors(pruned), keep_whole=has_rule, real=self.trace.real)
+    def retrace(self, pruned: nn.Module, *, double: bool = False) -> Trace:
+        """Run a pruned throw-away copy the same way, or in double precision."""
+        inputs = self.inputs
+        if double:
+            pruned, inputs = twin(pruned, lambda t: like(t, _in_double(t.detach()))), inputs.map(_in_double)
+        return record(pruned, inputs, named_tensors(pruned), keep_whole=has_rule, real=self.trace.real)
+
+
+def _in_double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def study(model: nn.Module, inputs: ExampleInputs) -> Subject:

@@ -23,7 +23,7 @@ def reshape_axes(ctx: Context, axes: Axes, new_shape: tuple[int, ...]) -> Axes:
             ctx.links.lock(ids, f"reshape of an empty tensor in {ctx.links.where()}")
         return tuple(fixed(n) for n in new_shape)
     out: list[Ids] = []
-    i = j = 0
+    i = j = block = 0
     while i < len(old_shape) or j < len(new_shape):
         first_i, first_j = i, j
         left = old_shape[i] if i < len(old_shape) else 1
@@ -39,16 +39,20 @@ def reshape_axes(ctx: Context, axes: Axes, new_shape: tuple[int, ...]) -> Axes:
         if left == 1:  # runs of ones on both sides
             while i < len(old_shape) and old_shape[i] == 1 and (j >= len(new_shape) or new_shape[j] != 1):
                 i += 1
-        out += _block(ctx, axes[first_i:i], new_shape[first_j:j])
+        out += _block(ctx, axes[first_i:i], new_shape[first_j:j], block)
+        block += 1
     return tuple(out)
 
 
-def _block(ctx: Context, axes: Axes, factors: tuple[int, ...]) -> list[Ids]:
+def _block(ctx: Context, axes: Axes, factors: tuple[int, ...], block: int) -> list[Ids]:
+    """Two choices may come up in each block. They are numbered by it, so that a pruned run finds its own again."""
     if all(is_fixed(ids) for ids in axes):
         return [fixed(n) for n in factors]
     live = [k for k, n in enumerate(factors) if n > 1]
+    ctx.ordinal = 2 * block
     merged = merge_axes(ctx, axes)
-    if len(factors) <= 1 or (len(live) <= 1 and not ctx.is_decided):
+    ctx.ordinal = 2 * block + 1
+    if len(live) <= 1 and not ctx.is_decided:
         return [merged if k in live else fixed(n) for k, n in enumerate(factors)]
     options = sorted(live, key=lambda k: (-factors[k], -k)) or [0]
     return ctx.split_factor(merged, factors, "reshape", options)
