@@ -311,3 +311,21 @@ def test_other_tensors_of_the_same_shapes_are_caught() -> None:
     found = caught(seeded(Pair)(), torch.randn(2, 8), lambda pruned: setattr(pruned, "turned", True))
     assert found is not None
     assert found.detail == "other tensors are returned"
+
+
+def test_rounding_decides_no_branch() -> None:
+    """How many rows are left hangs on the last bits of single precision, as the boxes of a detector do."""
+
+    class Rounds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 1000), nn.Linear(1000, 256), nn.Linear(1000, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            rows = int(((self.b(y) * 2**22) % 2 > 1).sum().item())
+            return self.c(y.relu()) + torch.zeros(rows, 1).sum(0)
+
+    model = seeded(Rounds)()
+    result = pc.prune(model, torch.randn(8, 8, generator=torch.Generator().manual_seed(0)), pc.PruningSpec())
+    assert "a" in {layer for cut in result.plan.cuts for layer in cut.layers}
