@@ -8,7 +8,6 @@ parameters lie on the meta device. A model that needs values (`.item()`, boolean
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import warnings
 import weakref
@@ -17,14 +16,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_core import tree
+from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
 from pruning_core.twin import like, modules_by_path, twin
@@ -169,7 +167,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if entry is not None and entry[0]() is tensor:
             return entry[1]
         if is_new and not tensor.is_meta:  # from outside: its values count, too
-            self.trace.constants.append((len(self.trace.ops), _numbers(tensor)))
+            self.trace.constants.append((len(self.trace.ops), numbers_of(tensor)))
         value = Value(self.count, tuple(tensor.shape), tensor.dtype)
         self.count += 1
         self.known[id(tensor)] = (weakref.ref(tensor), value)
@@ -223,45 +221,7 @@ def _can_decompose(func: Any) -> bool:
     return bool(func._can_decompose())
 
 
-class _Constants(TorchFunctionMode):
-    """Notes the numbers that Python code makes into tensors: on the meta device they would leave no trace."""
-
-    def __init__(self, trace: Trace) -> None:
-        super().__init__()
-        self.trace = trace
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _MAKERS:
-            made_of = [a for a in (*args, *kwargs.values()) if not isinstance(a, Tensor | torch.device | torch.dtype | bool)]
-            self.trace.constants.append((len(self.trace.ops), tuple([_numbers(a) for a in made_of if a is not None])))
-        return func(*args, **kwargs)
-
-
-_MAKERS = {
-    torch.tensor,
-    torch.as_tensor,
-    torch.asarray,
-    torch.scalar_tensor,
-    torch.from_numpy,
-    Tensor.new_tensor,
-    Tensor.new,
-}
 _UNSET = {"aten.empty", "aten.empty_like", "aten.empty_strided", "aten.new_empty"}  # what lies in them is chance
-
-
-def _numbers(value: Any) -> Any:
-    """What two runs compare of a constant: its numbers, or a digest of many."""
-    try:
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):  # bfloat16, a list of tensors, parts of unequal lengths
-        array = np.asarray(value.detach().cpu().double() if isinstance(value, Tensor) else repr(value))
-    if array.size <= _FEW and array.dtype.kind in "biuf":
-        return tuple(array.ravel().tolist())
-    return str(array.shape), hashlib.sha256(array.tobytes()).hexdigest()
-
-
-_FEW = 16
 
 
 @contextlib.contextmanager
@@ -331,7 +291,7 @@ def record(
     device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
     outputs: Any = None
     try:
-        constants = _Constants(trace)
+        constants = Constants(trace.constants, lambda: len(trace.ops))
         with quiet_kernels(), torch.inference_mode(), _module_paths(throwaway, recorder), device, constants, recorder:
             outputs = _call(throwaway, given, recorder)
     except Exception as exc:
