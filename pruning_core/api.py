@@ -20,13 +20,12 @@ from pruning_core.inputs import ExampleInputs
 from pruning_core.latency_table import LatencyTable
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
-from pruning_core.planner import make_plan, redraft, reference, throwaway
+from pruning_core.planner import make_plan, redraft, throwaway, verified
 from pruning_core.report import ModelReport, PruneReport, layer_rows
 from pruning_core.select import Scorer
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject, study
 from pruning_core.surgery import cut_copy
-from pruning_core.verify import compare
 
 CHECKS = ("structure", "numeric")
 
@@ -86,13 +85,18 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
             "apply the plan to the model it was made for, with inputs of the same shapes, or re-plan",
         )
     draft = redraft(subject, plan)
+    if {c.tensor: c.numbers for c in draft.slices if c.numbers} != {c.tensor: c.numbers for c in plan.slices if c.numbers}:
+        raise PlanError(
+            "the model's buffers hold other channel numbers than the plan's",
+            type(model).__name__,
+            "apply the plan to the model it was made for, or re-plan",
+        )
     return _apply(subject, draft, plan)
 
 
 def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:
     pruned = throwaway(subject, list(plan.slices), list(plan.mends), list(plan.rescales))
-    undone = frozenset(rescale.call for rescale in plan.rescales)
-    mismatch = compare(reference(subject, draft), subject.retrace(pruned), undone)
+    mismatch = verified(subject, draft, pruned)[1]
     if mismatch is not None:
         raise VerifyError(mismatch.detail, f"module {mismatch.module!r}", "re-plan this model")
     return cut_copy(subject.model, plan.slices, plan.mends, plan.rescales)

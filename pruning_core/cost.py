@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 from torch import nn
 
@@ -106,15 +108,16 @@ def _peak(trace: Trace) -> int:
     for op in trace.ops:
         for value in op.outputs():
             if value.index not in size and value.index not in weights:
-                size[value.index] = 0 if _shares_memory(op) else _bytes(value)
+                size[value.index] = 0 if _shares_memory(op.func) else _bytes(value)
                 alive += size[value.index]
         peak = max(peak, alive)
         alive -= sum(size.get(index, 0) for index in ends.get(op.index, ()))
     return peak
 
 
-def _shares_memory(op: Op) -> bool:
-    return any(a.alias_info is not None for a in op.func._schema.arguments)
+@lru_cache(maxsize=4096)
+def _shares_memory(func: Any) -> bool:
+    return any(a.alias_info is not None for a in func._schema.arguments)
 
 
 def _bytes(value: Value) -> int:

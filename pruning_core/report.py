@@ -14,6 +14,7 @@ from pruning_core.cost import Cost, op_macs
 from pruning_core.coupling.groups import ChannelGroup, layer_of
 from pruning_core.tables import table
 from pruning_core.trace import Trace
+from pruning_core.twin import modules_by_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,8 +122,8 @@ def _row(label: str, before: int, after: int) -> tuple[str, str, str, str]:
 
 def layer_rows(model: nn.Module, trace: Trace, groups: Sequence[ChannelGroup]) -> tuple[LayerRow, ...]:
     """One row per layer that produces channels, in order of use."""
-    types = {name: type(module).__name__ for name, module in model.named_modules()}
-    params = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in model.named_modules()}
+    types = {name: type(module).__name__ for name, module in modules_by_path(model).items()}
+    params = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in modules_by_path(model).items()}
     macs: dict[str, int] = {}
     uses: dict[str, None] = {}
     names = {value.index: name for name, value in trace.tensors.items()}

@@ -23,6 +23,7 @@ from pruning_core.latency_table import LatencyTable
 from pruning_core.normalizers import Scores
 from pruning_core.policies import combine, fold_positions
 from pruning_core.spec import PruningSpec
+from pruning_core.tree import is_prunable_dtype
 
 MAX_SCORED_ELEMENTS = 1 << 22  # of one block of rows that is scored at a time, to bound memory
 
@@ -62,7 +63,9 @@ class Scorer:
 
 def scored(group: ChannelGroup, scorer: Scorer, spec: PruningSpec, blocks: NDArray[np.int64] | None = None) -> ScoredGroup:
     """One score per channel: each producing member's scores, folded, normalised and combined."""
-    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or list(group.members)
+    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or [
+        m for m in group.members if is_prunable_dtype(scorer.tensors[m.tensor].dtype)
+    ]
     rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
     return _with_scores(group, combine(rows, spec.normalizer, spec.policy), blocks)
 
