@@ -78,7 +78,7 @@ class Calibration:
 
     def _batches(self) -> Iterator[Batch]:
         if isinstance(self.data, Tensor):
-            yield from (Batch(ExampleInputs.of(part)) for part in self.data.split(BATCH))
+            yield from (Batch(ExampleInputs.of(part)) for part in torch.split(self.data, BATCH))
             return
         assert isinstance(self.data, Iterable)
         for item in self.data:

@@ -108,11 +108,9 @@ class PruneReport:
         checked = "structure" if self.mask_error is None else f"structure and numbers (error {self.mask_error:.1e})"
         mended = ""
         if self.repairs:
-            errors = [
-                sum(e) / len(self.repairs)
-                for e in zip(*((r.error_before, r.error_after) for r in self.repairs), strict=True)
-            ]
-            mended = f"\ncompensated {len(self.repairs)} layers: mean error of a layer's answers {errors[0]:.1%} -> {errors[1]:.1%}"
+            before = sum(r.error_before for r in self.repairs) / len(self.repairs)
+            after = sum(r.error_after for r in self.repairs) / len(self.repairs)
+            mended = f"\ncompensated {len(self.repairs)} layers: mean error of their answers {before:.1%} -> {after:.1%}"
         return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s{mended}"
 
 

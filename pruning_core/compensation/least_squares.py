@@ -67,7 +67,7 @@ def _fold_one(
     gone, kept = (~keeps).nonzero()[:, 0], keeps.nonzero()[:, 0]
     moment = gram.xx / gram.rows
     by_input = rows.movedim(call.in_axis, 0)  # [I, O, *K], or [I, O of all groups, *K]
-    parts = by_input.split(by_input.shape[1] // len(moment), dim=1)
+    parts = torch.split(by_input, by_input.shape[1] // len(moment), dim=1)
     mended, constants = [], []
     before = after = energy = 0.0
     for g, part in enumerate(parts):

@@ -93,7 +93,8 @@ class Affine:
         gamma, beta, mean, var = (
             named[names[a.index]].detach().float() if isinstance(a, Value) else None for a in norm.args[1:5]
         )
-        assert mean is not None and var is not None
+        assert mean is not None
+        assert var is not None
         slope = torch.rsqrt(var + norm.args[7])
         if gamma is not None:
             slope = slope * torch.where(gamma.abs() < 1e-6, 1e-6, gamma)

@@ -60,7 +60,8 @@ def ridged(gram: Tensor) -> Tensor:
     """[..., D, D] with the ridge on its diagonal: a constant or dead input makes no matrix singular."""
     gram = gram.double()
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1).clamp_min(1e-30)
-    return gram + torch.eye(gram.shape[-1], dtype=torch.float64) * (RIDGE * scale)[..., None, None]
+    ridge: Tensor = torch.eye(gram.shape[-1], dtype=torch.float64) * (RIDGE * scale)[..., None, None]
+    return gram + ridge
 
 
 def repair(gram: Tensor, gone: Tensor, kept: Tensor) -> Tensor:
@@ -69,7 +70,8 @@ def repair(gram: Tensor, gone: Tensor, kept: Tensor) -> Tensor:
     B = G_RK (G_KK + ridge)^-1.
     """
     within = torch.linalg.cholesky(ridged(gram[kept][:, kept]))
-    return torch.cholesky_solve(gram[kept][:, gone].double(), within).T
+    shares: Tensor = torch.cholesky_solve(gram[kept][:, gone].double(), within).T
+    return shares
 
 
 @dataclass(slots=True, eq=False)
