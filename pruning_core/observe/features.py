@@ -73,7 +73,7 @@ class Sums:
             values = torch.linalg.svdvals(y.flatten(3)).double()  # [S, C, min(H, W)]
             self.nuclear = _plus(self.nuclear, weight * values.sum(dim=(0, 2)))
             return
-        rows = y.flatten(2).transpose(0, 1).double()  # [C, S, T]
+        rows = y.reshape(*y.shape[:2], -1).transpose(0, 1).double()  # [C, S, T]
         rows = F.pad(rows, (0, -rows.shape[2] % self.window)).reshape(len(rows), -1, self.window)
         self.moments = _plus(self.moments, weight * (rows.transpose(1, 2) @ rows))
 
