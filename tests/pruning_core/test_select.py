@@ -184,6 +184,25 @@ def test_structure_knows_no_names_and_no_widths() -> None:
     assert len({found["a1"], found["a3"], found["stem"]}) == 3
 
 
+def test_structure_knows_the_operators() -> None:
+    """A PReLU and a scale have one weight per channel each; only the operator differs."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.act = nn.Linear(4, 8), nn.PReLU(8)
+            self.fc2, self.scale = nn.Linear(8, 12), nn.Parameter(torch.ones(12))
+            self.fc3 = nn.Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc3(self.fc2(self.act(self.fc1(x))) * self.scale)
+
+    subject = subject_of(Net().eval(), torch.randn(2, 4))
+    found = structures(prunable(subject), subject.trace)
+    assert set(found) == {"fc1", "fc2"}
+    assert found["fc1"] != found["fc2"]
+
+
 @pytest.mark.parametrize("allocator", ["global", "isomorphic"])
 def test_isomorphic_compares_only_what_is_alike(allocator: str) -> None:
     """Scores of a3 are a thousand times larger. One threshold spares it; its own kind of structure loses its share."""

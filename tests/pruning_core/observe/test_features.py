@@ -75,6 +75,14 @@ def test_too_many_positions_are_taken_in_windows(monkeypatch: pytest.MonkeyPatch
     close(observed(model, torch.tensor([[[3.0, 0]], [[0.0, 4]]]), 1)["0.weight"].nuclear_C, [5, 10])
 
 
+def test_the_last_window_is_filled_up_with_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two positions a row: (3, 0) (0, 0) and (0, 4) (12, 0), whose moments are diag(153, 16)."""
+    monkeypatch.setattr(streamed, "MAX_MOMENTS", 16)
+    model = two_channels(nn.Conv1d(1, 2, 1), nn.Conv1d(2, 1, 1))
+    found = observed(model, torch.tensor([[[3.0, 0, 0]], [[0.0, 4, 12]]]), 1)["0.weight"].nuclear_C
+    close(found, [153**0.5 + 4, 2 * 153**0.5 + 8])
+
+
 def test_the_map_is_behind_batch_norm_and_activation_in_place() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

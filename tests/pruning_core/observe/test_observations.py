@@ -70,6 +70,7 @@ def test_weights_and_gamma_need_no_data() -> None:
 def test_singular_values_only_when_asked_for() -> None:
     seen, _, _ = counted({"features"})
     assert all(features.nuclear_C is None for features in seen.features.values())
+    assert not seen.gamma
 
 
 @pytest.mark.parametrize("need", ["features", "nuclear", "gradients", "squares"])
