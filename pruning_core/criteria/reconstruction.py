@@ -19,7 +19,7 @@ from pruning_core import tree
 from pruning_core.calibration import Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.criteria.elimination import Reader, eliminate, repair
-from pruning_core.criteria.table import CRITERIA, ChannelView
+from pruning_core.criteria.table import ChannelView, criterion
 from pruning_core.errors import SpecError
 from pruning_core.normalizers import Scores
 from pruning_core.observe.calls import LayerCall, layer_calls
@@ -31,7 +31,7 @@ FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)  # of a group's channels: where its 
 SAMPLES = 96  # whose gradients are taken, one by one
 
 
-@CRITERIA.register
+@criterion(needs={"damage"})
 def reconstruction(view: ChannelView) -> Tensor:
     """The error that removing a channel leaves after the best linear repair: [C] >= 0; see `by_elimination`.
 
@@ -43,7 +43,7 @@ def reconstruction(view: ChannelView) -> Tensor:
             f"parameter {view.name!r}",
             "pass calibration=..., unlabelled inputs are enough, or use 'l2_norm'",
         )
-    return view.damage_C
+    return view.damage_C.float()
 
 
 @dataclass(slots=True, eq=False)
