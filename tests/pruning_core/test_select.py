@@ -55,7 +55,9 @@ def test_every_criterion_but_bn_scale_cuts_a_transformer(name: str) -> None:
     x, target = data(shape)
     subject = subject_of(build(), x[:2])
     scorer = Scorer(subject.tensors, name, observe(subject, labelled(x, target, 4), NEEDS[name]))
-    draft = make_draft(resolve(subject.trace, Decisions()), scorer, pc.PruningSpec(criterion=name, min_channels=1).resolved(False))
+    draft = make_draft(
+        resolve(subject.trace, Decisions()), scorer, pc.PruningSpec(criterion=name, min_channels=1).resolved(False)
+    )
     assert len(draft.kept["up"]) == 6
 
 
