@@ -15,6 +15,7 @@ from pruning_core.latency_table import LatencyTable
 from pruning_core.persist import load, rebuild, save
 from pruning_core.plan import GroupCut, PruningPlan, TensorSlice
 from pruning_core.report import ModelReport, PruneReport
+from pruning_core.sensitivity import Sensitivity, SensitivityRow, sensitivity
 from pruning_core.spec import PruningSpec
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "PruningError",
     "PruningPlan",
     "PruningSpec",
+    "Sensitivity",
+    "SensitivityRow",
     "SpecError",
     "Sym",
     "TensorSlice",
@@ -46,4 +49,5 @@ __all__ = [
     "rebuild",
     "rule",
     "save",
+    "sensitivity",
 ]
