@@ -231,6 +231,27 @@ def load_config(path: str | Path) -> CompressConfig:
     return parse_config(raw, str(path))
 
 
+def data_section(name: str | None, path: str | None) -> Data:
+    """The data section that a command line means. Raises ConfigError."""
+    name = name or ("npz" if path else Data().name)
+    if name not in DATASETS:
+        raise ConfigError(f"no data set {name!r}", "--data", did_you_mean(name, DATASETS))
+    return Data(name=name, path=path)
+
+
+def ratio_list(text: str, where: str) -> tuple[float, ...]:
+    """`0.25, 0.5` as ratios above 0 and below 1. Raises ConfigError that names the first that is none."""
+    tokens = [token.strip() for token in text.split(",")]
+    for token in tokens:
+        try:
+            is_ratio = 0 < float(token) < 1
+        except ValueError:
+            is_ratio = False
+        if not is_ratio:
+            raise ConfigError(f"{token!r} is no ratio above 0 and below 1", where, "write e.g. 0.25,0.5,0.75")
+    return tuple(float(token) for token in tokens)
+
+
 def parse_config(raw: object, where: str) -> CompressConfig:
     """The same for data that is already in memory."""
     if not isinstance(raw, Mapping):

@@ -68,7 +68,7 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     model = registry.fetch_model(
         store, source, folder / "source", trust=trust.trust, factory=trust.factory, kwargs=trust.kwargs
     )
-    _check_data_fits(model, data)
+    check_data_fits(model, data)
     _check_candidates(config, model, data)
     return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
 
@@ -166,7 +166,8 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
     return CandidateError(f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story")
 
 
-def _check_data_fits(model: ModelRef, data: Data) -> None:
+def check_data_fits(model: ModelRef, data: Data) -> None:
+    """Raises DataError unless the model answers one logit per class of these images."""
     where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
     try:
         with torch.inference_mode():
