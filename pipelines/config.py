@@ -126,6 +126,17 @@ class Distillation(Section):
     temperature: float = Field(default=4.0, gt=0, description="softens both answers; 1: as they are")
 
 
+class Regularization(Section):
+    """Training BEFORE the cut, on a copy of the source, that drives whole channels towards zero."""
+
+    kind: Literal["none", "bn_l1", "group_lasso"] = Field(
+        default="none",
+        description="bn_l1: the scales of all BatchNorms (Liu et al. 2017); group_lasso: all slices of each channel at once",
+    )
+    weight: float = Field(default=0.0001, ge=0, description="of the penalty, beside the loss")
+    epochs: int = Field(default=5, ge=1, description="passes over the training split; the other settings are finetune's")
+
+
 class Finetune(Section):
     """Training after the cut. The last epoch is kept: nothing is chosen on the data that judges the result."""
 
@@ -141,6 +152,7 @@ class Finetune(Section):
         description="CPU threads of torch; default: torch's own choice. Small models train best with 1",
     )
     distillation: Distillation = Distillation()
+    regularization: Regularization = Regularization()
 
 
 class Measure(Section):

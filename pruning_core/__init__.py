@@ -8,6 +8,7 @@ from pruning_core.api import PruneResult, apply, inspect, plan, prune
 from pruning_core.calibration import Calibration
 from pruning_core.cost import Cost, cost
 from pruning_core.coupling.rules import Context, Sym, rule
+from pruning_core.couplings import ChannelSlice, Coupling, couplings
 from pruning_core.criteria import CRITERIA
 from pruning_core.errors import ModelError, PlanError, PruningError, SpecError, VerifyError
 from pruning_core.latency import measure_latency
@@ -21,8 +22,10 @@ from pruning_core.spec import PruningSpec
 __all__ = [
     "CRITERIA",
     "Calibration",
+    "ChannelSlice",
     "Context",
     "Cost",
+    "Coupling",
     "GroupCut",
     "LatencyTable",
     "ModelError",
@@ -41,6 +44,7 @@ __all__ = [
     "VerifyError",
     "apply",
     "cost",
+    "couplings",
     "inspect",
     "load",
     "measure_latency",
