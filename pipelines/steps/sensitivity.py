@@ -90,11 +90,12 @@ def measure_sensitivity(
 ) -> pc.Sensitivity:
     """Measure what the file at `path` does not hold yet; it is replaced, as a whole, after every point.
 
-    The repair learns from training images without their labels; the figure is taken on validation images.
+    The repair learns from training images; their labels are only read by criteria that need them. The figure is taken on
+    validation images.
     Raises ConfigError when the file is no such file or of another subject (unless `again`), PruningError.
     """
     known = read_rows(path, subject, again=again)
-    learned = torch.from_numpy(data.train.x[: subject.learned_from])
+    learned = pc.Calibration(_batches(data.train, subject.learned_from), labelled=True)
     judged = pc.Calibration(_batches(data.validation, subject.judged_by), labelled=True)
 
     def keep(_row: pc.SensitivityRow, so_far: pc.Sensitivity) -> None:
