@@ -91,10 +91,12 @@ class _State:
         if self.members.shape[1] == 1:
             at = self.members[:, 0]
             diagonals = [m.diagonal(dim1=1, dim2=2)[:, at] for m in (self.inner, self.inverse)]
-            return (diagonals[0] / diagonals[1]).sum(dim=0)
+            costs: Tensor = (diagonals[0] / diagonals[1]).sum(dim=0)
+            return costs
         rows, columns = self.members[:, :, None], self.members[:, None]
         solved = torch.linalg.solve(self.inverse[:, rows, columns], self.inner[:, rows, columns])
-        return solved.diagonal(dim1=2, dim2=3).sum(dim=(0, 2))
+        blocks: Tensor = solved.diagonal(dim1=2, dim2=3).sum(dim=(0, 2))
+        return blocks
 
     def remove(self, channels: Tensor) -> None:
         """Repair the others as well as they can; then the inverse is that of the Gram matrix without these inputs."""
