@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from pruning_core import tree
 from pruning_core.calibration import Batch, Calibration, Loss
 from pruning_core.errors import ModelError, SpecError, nearest
+from pruning_core.trace import call_model, quiet_kernels
 
 FIGURES = ("accuracy", "loss", "change", "kl")
 WITH_LABELS = ("accuracy", "loss")
@@ -76,8 +77,8 @@ class Meter:
     def _batch(self, model: nn.Module, batch: Batch) -> float:
         """Mean over the batch; the batch's share of the whole for `change`."""
         if self.figure == "loss":
-            with torch.inference_mode():
-                return float(self.data.loss_of(model(*batch.inputs.args, **batch.inputs.kwargs), batch.target))
+            with quiet_kernels(), torch.inference_mode():
+                return float(self.data.loss_of(call_model(model, batch.inputs), batch.target))
         outputs = answers(model, batch)
         if self.figure == "accuracy":
             assert isinstance(batch.target, Tensor)
@@ -97,8 +98,8 @@ class Meter:
 
 def answers(model: nn.Module, batch: Batch) -> list[Tensor]:
     """The floating tensors of the outputs. Raises: ModelError where there are none."""
-    with torch.inference_mode():
-        outputs = model(*batch.inputs.args, **batch.inputs.kwargs)
+    with quiet_kernels(), torch.inference_mode():
+        outputs = call_model(model, batch.inputs)
     found = [t for t in tree.tensors(outputs) if t.is_floating_point()]
     if not found:
         raise ModelError(

@@ -24,7 +24,8 @@ from pruning_core.errors import ModelError, SpecError, nearest
 from pruning_core.figures import FIGURES, Meter
 from pruning_core.inputs import ExampleInputs
 from pruning_core.planner import make_plan, try_draft
-from pruning_core.select import Scorer, select
+from pruning_core.scoring import Scorer
+from pruning_core.select import select
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject, study
 from pruning_core.surgery import cut_copy

@@ -168,6 +168,13 @@ def test_auto_takes_what_the_data_allow(net: nn.Module, x: Tensor) -> None:
     assert (both.figure, both.baseline) == ("accuracy", 0.75)
 
 
+def test_a_criterion_that_reads_labels_finds_them(net: nn.Module, x: Tensor) -> None:
+    spec = pc.PruningSpec(criterion="taylor", compensation="none")
+    assert pc.sensitivity(net, x[:2], labelled(net, x), (0.5,), spec).is_complete
+    with pytest.raises(pc.SpecError, match="label"):
+        pc.sensitivity(net, x[:2], x, (0.5,), spec)
+
+
 class SameWidths(nn.Module):
     """Its code refuses two layers of different widths."""
 
