@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.compensation.least_squares import fold
 from tests.models import NETS
 
 
@@ -55,7 +54,7 @@ def images(n: int, seed: int = 1) -> Tensor:
 def error(model: nn.Module, other: nn.Module, x: Tensor) -> float:
     with torch.no_grad():
         want = model(x)
-        return float((other(x) - want).square().mean() / want.var())
+        return float((other(x) - want).square().sum() / (want - want.mean(dim=0)).square().sum())
 
 
 def prune(net: nn.Module, compensation: str, **options: object) -> pc.PruneResult:
@@ -75,8 +74,9 @@ def test_copies_of_other_channels_are_removed_for_nothing(net: Net, layer: str, 
     index = {"hidden": tuple(range(12, 24))} if layer == "hidden" else {"up": (4, 5, 10, 11)}
     bare = prune(net, "none", index=index)
     mended = prune(net, compensation, index=index)
-    assert error(net, bare.model, images(16, 9)) > 1e-2
-    assert error(net, mended.model, images(16, 9)) < 1e-5
+    lost = error(net, bare.model, images(16, 9))
+    assert lost > 1e-2
+    assert error(net, mended.model, images(16, 9)) < 1e-3 * lost
 
 
 def test_each_step_of_compensation_helps(net: Net) -> None:
@@ -89,11 +89,10 @@ def test_each_step_of_compensation_helps(net: Net) -> None:
 
 
 def test_reconstruction_chooses_better_than_chance(net: Net) -> None:
-    errors = {
-        name: error(net, prune(net, "sequential", ratio=0.5, criterion=name).model, images(64, 9))
-        for name in ("reconstruction", "random")
-    }
-    assert errors["reconstruction"] < errors["random"]
+    def lost(criterion: str, seed: int) -> float:
+        return error(net, prune(net, "sequential", ratio=0.5, criterion=criterion, seed=seed).model, images(64, 9))
+
+    assert lost("reconstruction", 0) < sum(lost("random", seed) for seed in range(3)) / 3
 
 
 def test_defaults_with_and_without_data() -> None:
@@ -133,10 +132,8 @@ def test_recalibration_takes_the_statistics_of_the_pruned_net(net: Net) -> None:
     torch.testing.assert_close(pruned.inner_norm.running_mean, want, rtol=0.2, atol=0.1)  # type: ignore
 
 
-@pytest.mark.parametrize("name", ["residual", "dense_concat", "multi_head", "depthwise", "squeeze_excite"])
+@pytest.mark.parametrize("name", sorted(NETS))
 def test_other_nets_lose_less_with_it(name: str) -> None:
-    if name not in NETS:
-        pytest.skip("no such net")  # pragma: no cover
     case = NETS[name]
     model, shape = case.build().eval(), case.inputs()
     assert isinstance(shape, Tensor)
@@ -183,7 +180,3 @@ def test_compensation_without_data_is_refused(net: Net) -> None:
 def test_labels_are_asked_for(net: Net) -> None:
     with pytest.raises(pc.SpecError, match="labels"):
         pc.prune(net, images(2), pc.PruningSpec(criterion="taylor"), images(8))
-
-
-def test_fold_is_exported_for_one_pass() -> None:
-    assert "One pass" in ((fold.__module__ and __import__(fold.__module__, fromlist=["x"]).__doc__) or "")
