@@ -14,6 +14,7 @@ from pruning_core.latency import measure_latency
 from pruning_core.latency_table import LatencyTable
 from pruning_core.persist import load, rebuild, save
 from pruning_core.plan import GroupCut, PruningPlan, TensorSlice
+from pruning_core.recommend import Recommendation, RecommendedCut, recommend
 from pruning_core.report import ModelReport, PruneReport
 from pruning_core.spec import PruningSpec
 
@@ -32,6 +33,8 @@ __all__ = [
     "PruningError",
     "PruningPlan",
     "PruningSpec",
+    "Recommendation",
+    "RecommendedCut",
     "SpecError",
     "Sym",
     "TensorSlice",
@@ -44,6 +47,7 @@ __all__ = [
     "plan",
     "prune",
     "rebuild",
+    "recommend",
     "rule",
     "save",
 ]

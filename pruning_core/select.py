@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from pruning_core.damage import Damages
 from pruning_core.errors import ModelError, SpecError, nearest
 from pruning_core.latency_table import LatencyTable
 from pruning_core.normalizers import Scores
+from pruning_core.patterns import matches
 from pruning_core.policies import combine, fold_positions
 from pruning_core.spec import PruningSpec
 from pruning_core.tree import is_prunable_dtype
@@ -108,18 +108,18 @@ def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[Ch
     names = {layer_of(m.tensor) for g in groups for m in g.members} | {g.name for g in groups}
     for option, patterns in (("exclude", spec.exclude), ("include", spec.include), ("ratios", tuple(spec.ratios))):
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not any(matches(name, pattern) for name in names):
                 raise SpecError(f"{option}: {pattern!r} matches no layer", option, nearest(pattern, names))
     prunable: list[ChannelGroup] = []
     left: dict[str, str] = {}
     for group in groups:
         mine = (group.name, *group.layers)
-        excluded = next((p for p in spec.exclude if any(fnmatchcase(n, p) for n in mine)), None)
+        excluded = next((p for p in spec.exclude if any(matches(n, p) for n in mine)), None)
         if group.reason:
             left[group.name] = f"locked: {group.reason}"
         elif excluded is not None:
             left[group.name] = f'excluded by "{excluded}"'
-        elif spec.include and not any(fnmatchcase(n, p) for n in mine for p in spec.include):
+        elif spec.include and not any(matches(n, p) for n in mine for p in spec.include):
             left[group.name] = "not among the included layers"
         else:
             prunable.append(group)
