@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
@@ -18,12 +19,14 @@ from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
 from pipelines.data import Data, load_data
 from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.latencies import keep, latency_table
 from pipelines.records import CompressedModel, Latency
 from pipelines.registry import Runs, SourceVersion, Store
+from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.finetune import Epoch, finetune
 from pipelines.steps.measure import measure
-from pipelines.steps.prune import accuracy_of, describe_source, example_batch, prune
+from pipelines.steps.prune import REPAIRS, Request, accuracy_of, describe_source, example_batch, prune
 from pipelines.steps.threads import torch_threads
 
 EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
@@ -68,7 +71,7 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     model = registry.fetch_model(
         store, source, folder / "source", trust=trust.trust, factory=trust.factory, kwargs=trust.kwargs
     )
-    _check_data_fits(model, data)
+    check_data_fits(model, data)
     _check_candidates(config, model, data)
     return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
 
@@ -84,7 +87,14 @@ def evaluate_source(job: Job) -> CompressedModel:
 
 
 def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
-    return prune(candidate.title, candidate.spec(), job.model, job.data, job.folder_of(candidate.title))
+    request = _request(job.config, candidate)
+    latencies = _latencies(job.config, candidate)
+    calibration = calibration_of(job.data, job.config.calibration)
+    folder = job.folder_of(candidate.title)
+    pruned = prune(request, job.model, job.data, folder, calibration, latencies)
+    if latencies is not None:
+        keep(latencies)
+    return pruned
 
 
 def finetune_candidate(
@@ -104,7 +114,9 @@ def finetune_candidate(
     weights = save_weights(module, folder / "finetuned.safetensors")
     candidate = next(c for c in job.config.candidates if c.title == pruned.title)
     params = {
-        **candidate.model_dump(exclude={"name"}),
+        **candidate.model_dump(exclude={"name", "ratios_from"}),
+        "calibration_samples": calibration_size(job.data, job.config.calibration),
+        "calibration_seed": job.config.calibration.seed,
         **options.model_dump(exclude={"distillation"}),
         **{f"distillation_{key}": value for key, value in options.distillation.model_dump().items()},
     }
@@ -128,7 +140,9 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     measured = {"conditions": dict(latency.conditions), "samples_ms": latency.samples_ms}
     (files / lineage.LATENCY_SAMPLES).write_text(json.dumps(measured), encoding="utf-8")
     if not is_source:
-        (files / lineage.PLAN_FILE).write_bytes(Path(model.model.plans[-1]).read_bytes())
+        plan = Path(model.model.plans[-1])
+        (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
+        (files / lineage.REPAIRS_FILE).write_bytes(plan.with_name(REPAIRS).read_bytes())
     registry.log_files(job.store, run_id, files)
     if is_source or not row.passed:
         registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
@@ -166,7 +180,8 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
     return CandidateError(f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story")
 
 
-def _check_data_fits(model: ModelRef, data: Data) -> None:
+def check_data_fits(model: ModelRef, data: Data) -> None:
+    """Raises DataError unless the model answers one logit per class of these images."""
     where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
     try:
         with torch.inference_mode():
@@ -186,12 +201,39 @@ def _check_candidates(config: CompressConfig, model: ModelRef, data: Data) -> No
     """Each candidate is planned once, so that an impossible one is known before the first is trained."""
     for number, candidate in enumerate(config.candidates):
         try:
-            pc.plan(load_module(model), example_batch(data), candidate.spec())
+            _try(candidate, config, load_module(model), data)
         except pc.SpecError as exc:
             raise ConfigError(exc.what, f"candidates[{number}] ({candidate.title}), {exc.where}", exc.fix) from exc
 
 
+def _try(candidate: Candidate, config: CompressConfig, module: nn.Module, data: Data) -> None:
+    """Plan without reading data, which takes long; where the criterion wants data and there are some, another stands in."""
+    request, latencies = _request(config, candidate), _latencies(config, candidate)
+    batch = example_batch(data, request.images)
+    try:
+        pc.plan(module, batch, request.spec, latencies=latencies)
+    except pc.SpecError:
+        if not config.calibration.samples:
+            raise
+        pc.plan(module, batch, dataclasses.replace(request.spec, criterion="l2_norm"), latencies=latencies)
+
+
+def _request(config: CompressConfig, candidate: Candidate) -> Request:
+    """The candidate in the engine's terms: latency is that of a batch, and macs are counted over the whole batch."""
+    images = config.measure.batch_size if "latency_ms" in candidate.budget else 2
+    spec = candidate.spec()
+    if isinstance(limit := spec.budget.get("macs"), float):
+        spec = dataclasses.replace(spec, budget={**spec.budget, "macs": limit * images})
+    return Request(title=candidate.title, asked=candidate.asked, ratio=candidate.ratio, spec=spec, images=images)
+
+
+def _latencies(config: CompressConfig, candidate: Candidate) -> pc.LatencyTable | None:
+    return latency_table(config.measure.threads) if "latency_ms" in candidate.budget else None
+
+
 def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
-    recipe = config.model_dump(mode="json", include={"candidates", "finetune", "measure", "gate", "registration"})
+    recipe = config.model_dump(
+        mode="json", include={"calibration", "candidates", "finetune", "measure", "gate", "registration"}
+    )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
