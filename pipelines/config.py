@@ -4,9 +4,9 @@ A ratio is always the fraction REMOVED. Accuracies are fractions, 0 to 1. Unset 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -327,9 +327,7 @@ class CompressConfig(Section):
             if not calibration.samples:
                 mends = [] if candidate.compensation in ("auto", "none") else [f"compensation {candidate.compensation!r}"]
                 for wish in [*mends, *(["recalibrate_bn"] if candidate.recalibrate_bn else [])]:
-                    raise ValueError(
-                        f"{candidate.title}: {wish} needs data, and calibration.samples is 0; set it, e.g. to 1024"
-                    )
+                    raise ValueError(f"{candidate.title}: {wish} needs data; set calibration.samples, e.g. to 1024")
         return tuple(candidate.resolved(calibration.samples > 0) for candidate in value)
 
     @model_validator(mode="after")
@@ -369,6 +367,33 @@ def data_section(name: str | None, path: str | None) -> Data:
     if name not in DATASETS:
         raise ConfigError(f"no data set {name!r}", "--data", did_you_mean(name, DATASETS))
     return Data(name=name, path=path)
+
+
+def parse_budget(texts: Sequence[str]) -> dict[str, float | str]:
+    """`macs=2x`, `latency_ms=5` as a command line gives them. Raises ConfigError."""
+    found: dict[str, float | str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name or not value:
+            raise ConfigError(f"{text!r} is no budget", "--budget", "write e.g. --budget macs=2x or --budget latency_ms=5")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+S = TypeVar("S", bound=Section)
+
+
+def parse_section(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
+    """One section alone. Raises ConfigError with all mistakes."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as exc:
+        errors: list[dict[str, Any]] = [dict(error) for error in exc.errors()]
+    texts = [": ".join([*map(str, e["loc"]), str(e.get("ctx", {}).get("error", e["msg"]))]) for e in errors]
+    raise ConfigError("; ".join(texts), where, "correct it; --help describes every option")
 
 
 def parse_config(raw: object, where: str, folder: Path = Path()) -> CompressConfig:

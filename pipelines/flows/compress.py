@@ -143,6 +143,7 @@ def _compress(job: Job, runs: Runs) -> Comparison:
         comparison,
         failures=failures,
         calibrated_on=calibration_size(job.data, job.config.calibration),
+        calibration_asked=job.config.calibration.samples,
         run_id=runs.parent,
         experiment_id=runs.experiment_id,
     )

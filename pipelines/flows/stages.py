@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from torch import nn
 import pruning_core as pc
 from pipelines import lineage, registry, report
 from pipelines.architecture import ModelRef, load_module, save_weights
+from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
+from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, load_data
 from pipelines.errors import CandidateError, ConfigError, DataError
 from pipelines.latencies import keep, latency_table
@@ -76,6 +79,41 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
 
 
+def recommend(
+    model_uri: str,
+    candidate: Candidate,
+    section: DataSection | None,
+    calibration: CalibrationSection,
+    measure: MeasureSection,
+    *,
+    tracking_uri: str,
+    trust: Sequence[str],
+    factory: str | None = None,
+) -> tuple[str, pc.Recommendation]:
+    """What `candidate` would do to a registered model, and which version that is; nothing is made in the registry."""
+    data = _data(section) if section is not None else None
+    store = registry.open_store(tracking_uri)
+    source = registry.resolve(store, model_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        model = registry.fetch_model(store, source, Path(folder), trust=trust, factory=factory)
+        request = _request(measure, candidate)
+        if data is None:
+            batch, images = torch.zeros(request.images, *registry.input_shape(store, source)), None
+        else:
+            check_data_fits(model, data)
+            batch, images = example_batch(data, request.images), calibration_of(data, calibration)
+        latencies = _latencies(measure, candidate)
+        try:
+            found = pc.recommend(load_module(model), batch, request.spec, images, latencies=latencies)
+        except pc.SpecError as exc:
+            if data is None and exc.where == "calibration":
+                raise ConfigError(exc.what, "--criterion", "name data to score with: --data, --data-path") from exc
+            raise
+    if latencies is not None:
+        keep(latencies)
+    return source.uri, found
+
+
 def earlier_result(job: Job) -> Comparison | None:
     if job.source.experiment_id is None:
         return None
@@ -87,8 +125,8 @@ def evaluate_source(job: Job) -> CompressedModel:
 
 
 def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
-    request = _request(job.config, candidate)
-    latencies = _latencies(job.config, candidate)
+    request = _request(job.config.measure, candidate)
+    latencies = _latencies(job.config.measure, candidate)
     calibration = calibration_of(job.data, job.config.calibration)
     folder = job.folder_of(candidate.title)
     pruned = prune(request, job.model, job.data, folder, calibration, latencies)
@@ -208,7 +246,7 @@ def _check_candidates(config: CompressConfig, model: ModelRef, data: Data) -> No
 
 def _try(candidate: Candidate, config: CompressConfig, module: nn.Module, data: Data) -> None:
     """Plan without reading data, which takes long; where the criterion wants data and there are some, another stands in."""
-    request, latencies = _request(config, candidate), _latencies(config, candidate)
+    request, latencies = _request(config.measure, candidate), _latencies(config.measure, candidate)
     batch = example_batch(data, request.images)
     try:
         pc.plan(module, batch, request.spec, latencies=latencies)
@@ -218,17 +256,17 @@ def _try(candidate: Candidate, config: CompressConfig, module: nn.Module, data: 
         pc.plan(module, batch, dataclasses.replace(request.spec, criterion="l2_norm"), latencies=latencies)
 
 
-def _request(config: CompressConfig, candidate: Candidate) -> Request:
+def _request(measure: MeasureSection, candidate: Candidate) -> Request:
     """The candidate in the engine's terms: latency is that of a batch, and macs are counted over the whole batch."""
-    images = config.measure.batch_size if "latency_ms" in candidate.budget else 2
+    images = measure.batch_size if "latency_ms" in candidate.budget else 2
     spec = candidate.spec()
     if isinstance(limit := spec.budget.get("macs"), float):
         spec = dataclasses.replace(spec, budget={**spec.budget, "macs": limit * images})
     return Request(title=candidate.title, asked=candidate.asked, ratio=candidate.ratio, spec=spec, images=images)
 
 
-def _latencies(config: CompressConfig, candidate: Candidate) -> pc.LatencyTable | None:
-    return latency_table(config.measure.threads) if "latency_ms" in candidate.budget else None
+def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable | None:
+    return latency_table(measure.threads) if "latency_ms" in candidate.budget else None
 
 
 def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:

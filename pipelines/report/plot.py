@@ -9,7 +9,10 @@ from pipelines.steps.compare import Comparison
 
 
 def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
-    """Write a PNG. Filled: registered; hollow: did not pass; dash: before fine-tuning; a bar reaches to the 95th percentile."""
+    """Write a PNG. Filled: registered; hollow: did not pass; dash: before fine-tuning.
+
+    A bar reaches from the median to the 95th percentile.
+    """
     figure = Figure(figsize=(7.2, 4.5), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

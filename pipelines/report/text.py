@@ -48,6 +48,15 @@ def _latency(row: Row) -> str:
     )
 
 
+def calibration_note(comparison: Comparison) -> str:
+    """How many images were used, and whether that is fewer than were asked for."""
+    used, asked = comparison.calibrated_on, comparison.calibration_asked
+    if not used:
+        return ""
+    short = f", all that it holds ({asked} were asked for)" if used < asked else ""
+    return f"Calibrated on {used} images of the training split{short}"
+
+
 def describe_parent(comparison: Comparison, name: str) -> str:
     """The best line first, because the UI folds the rest away."""
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
@@ -59,6 +68,6 @@ def describe_parent(comparison: Comparison, name: str) -> str:
             f"{best.speedup:.2f}x faster, {best.params_factor:.2f}x smaller, test accuracy {best.accuracy:.3f}."
         )
     notes = "A factor is the source's number divided by the candidate's."
-    if comparison.calibrated_on:
-        notes += f" Scored and compensated with {comparison.calibrated_on} images of the training split."
+    if note := calibration_note(comparison):
+        notes += f" {note}."
     return f"{first}\n\n{to_markdown(comparison)}\n\n{notes}\n"

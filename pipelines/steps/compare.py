@@ -51,6 +51,7 @@ class Comparison:
     challenger: str | None = None  # title of the best
     failures: tuple[Failure, ...] = ()
     calibrated_on: int = 0  # images of the training split
+    calibration_asked: int = 0
     run_id: str | None = None
     experiment_id: str | None = None
 

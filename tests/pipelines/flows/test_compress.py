@@ -65,7 +65,12 @@ def artifact(uri: str, run_id: str, name: str, folder: Path) -> Path:
 def test_the_rows_are_true(flows: Flows) -> None:
     comparison = flows.first.comparison
     source, mild, bold, hopeless = comparison.rows
-    assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.3", "l2_norm-slamp-0.6", "hopeless"]
+    assert [row.title for row in comparison.rows] == [
+        "source",
+        "reconstruction-uniform-0.3",
+        "l2_norm-slamp-0.6",
+        "hopeless",
+    ]
     assert source.accuracy > 0.97
     assert mild.channels_removed == pytest.approx(0.3, abs=0.05)
     assert bold.channels_removed == pytest.approx(0.6, abs=0.05)
@@ -227,19 +232,19 @@ def test_a_version_can_be_compressed_again(flows: Flows, tmp_path: Path) -> None
 
 def test_a_lost_candidate_costs_the_others_nothing(flows: Flows) -> None:
     uri, comparison = flows.lossy.uri, flows.lossy.comparison
-    assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.25"]
+    assert [row.title for row in comparison.rows] == ["source", "reconstruction-uniform-0.25"]
     assert [(failure.title, failure.reason) for failure in comparison.failures] == [
-        ("l2_norm-uniform-0.5", "the saw is blunt"),
-        ("l2_norm-uniform-0.35", "no export today"),
+        ("reconstruction-uniform-0.5", "the saw is blunt"),
+        ("reconstruction-uniform-0.35", "no export today"),
     ]
     statuses = {name: run.info.status for name, run in children(uri, comparison).items()}
     assert statuses == {
         "baseline": "FINISHED",
-        "l2_norm-uniform-0.25": "FINISHED",
-        "l2_norm-uniform-0.35": "FAILED",
-        "l2_norm-uniform-0.5": "FAILED",
+        "reconstruction-uniform-0.25": "FINISHED",
+        "reconstruction-uniform-0.35": "FAILED",
+        "reconstruction-uniform-0.5": "FAILED",
     }
-    assert comparison.challenger == "l2_norm-uniform-0.25"
+    assert comparison.challenger == "reconstruction-uniform-0.25"
     assert flows.lossy.after[1] == flows.lossy.before[1] + 1
 
 
