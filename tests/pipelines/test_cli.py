@@ -178,7 +178,8 @@ def test_a_recommendation_is_edited_and_handed_back(run: Run, store_uri: str, tm
     options = yaml.safe_load(out)
     assert (options["criterion"], options["allocator"]) == ("l2_norm", "per_layer")
     assert set(options["ratios"]) == {"stem.0", "stage1.0.conv1", "stage1.1.conv1", "stage2.0.conv1", "stage2.0.conv2"}
-    (tmp_path / "ratios.yaml").write_text(out.replace("stem.0: 0.25", "stem.0: 0.5"))
+    edited = {**options, "ratios": {**options["ratios"], "stem.0": 0.5}}
+    (tmp_path / "ratios.yaml").write_text(yaml.safe_dump(edited))
     request = load_config(recipe(tmp_path, candidates=[{"ratios_from": "ratios.yaml"}], tracking={"uri": store_uri}))
     job = stages.prepare(request, tmp_path / "work")
     model, images = load_module(job.model), torch.from_numpy(job.data.train.x[:2])
