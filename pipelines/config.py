@@ -4,9 +4,9 @@ A ratio is always the fraction REMOVED. Accuracies are fractions, 0 to 1. Unset 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -71,13 +71,50 @@ class Data(Section):
         return self
 
 
-class Candidate(Section):
-    """One way to prune: a criterion, a ratio and how the ratio is spread. See `pruning_core.PruningSpec`."""
+class Calibration(Section):
+    """Images of the training split from which statistics are taken: scores, and the repair of what a cut took away."""
 
-    name: str | None = Field(default=None, description="in tables and run names; default: criterion, allocator and ratio")
-    ratio: float = Field(ge=0, lt=1, description="fraction of the channels to remove, 0 <= ratio < 1")
-    criterion: str = Field(default=ENGINE.criterion, description="how a channel is scored")
-    allocator: str = Field(default=ENGINE.allocator, description="how the ratio is spread over the layers: uniform, slamp")
+    samples: int = Field(
+        default=1024,
+        ge=0,
+        description="so many, or the whole training split where it holds fewer (the run records how many); 0: none",
+    )
+    seed: int = Field(default=0, ge=0, description="of the choice of images")
+
+
+class Candidate(Section):
+    """One way to prune: what goes, how channels are scored, how a ratio is spread. See `pruning_core.PruningSpec`.
+
+    What goes is one of `ratio`, `budget`, `index`, `ratios`, `ratios_from`.
+    """
+
+    name: str | None = Field(default=None, description="in tables and run names; default: what it does in short")
+    ratio: float | None = Field(default=None, ge=0, lt=1, description="fraction of the channels to remove, 0 <= ratio < 1")
+    budget: dict[str, float | str] = Field(
+        default_factory=dict,
+        description="what may be left: macs (of one image), params, size_mb, latency_ms (of one batch as in `measure`), "
+        'each as a limit or a factor such as "2.0x"',
+    )
+    index: dict[str, Any] = Field(
+        default_factory=dict, description='layer -> exactly the channels to remove, e.g. "3, 8-11"'
+    )
+    ratios: dict[str, float] = Field(default_factory=dict, description="layer name or glob -> ratio of its own")
+    ratios_from: str | None = Field(
+        default=None,
+        description="a YAML file as `secateur recommend` prints it, or layer -> ratio; its path starts at the recipe",
+    )
+    criterion: str = Field(default=ENGINE.criterion, description="how a channel is scored; auto: reconstruction with data")
+    allocator: str = Field(
+        default=ENGINE.allocator,
+        description="how the ratio is spread over the layers; auto: budget or per_layer where one is given, else uniform",
+    )
+    compensation: str = Field(
+        default=ENGINE.compensation,
+        description="how what the cut took away is mended: auto (sequential with data), sequential, least_squares, none",
+    )
+    recalibrate_bn: bool = Field(default=ENGINE.recalibrate_bn, description="take BatchNorm statistics anew after the cut")
+    steps: int = Field(default=ENGINE.steps, ge=1, description="score and prune in so many steps instead of at once")
+    seed: int = Field(default=ENGINE.seed, ge=0, description="of everything that is drawn at random")
     normalizer: str = Field(
         default=ENGINE.normalizer, description="how the scores of one layer are made comparable to another's"
     )
@@ -96,27 +133,105 @@ class Candidate(Section):
     round_mode: str = Field(default=ENGINE.round_mode, description="how kept widths are rounded: nearest, up, down")
     include: tuple[str, ...] = Field(default=(), description="name globs of the only layers to prune; empty: all")
     exclude: tuple[str, ...] = Field(default=(), description="name globs of layers to leave alone")
-    ratios: dict[str, float] = Field(default_factory=dict, description="name glob -> ratio of its own")
     slamp_p: int = Field(default=ENGINE.slamp_p, ge=1, description="exponent of the slamp allocator")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_its_ratios(cls, given: Any, info: ValidationInfo) -> Any:
+        """The file becomes part of the configuration, so that a stored one says all. What stands here goes first."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("ratios_from"), str):
+            return given
+        folder = Path(info.context["folder"]) if info.context else Path()
+        rest = {key: value for key, value in given.items() if key != "ratios_from"}
+        if rest.get("ratios"):
+            raise ValueError("`ratios` and `ratios_from` are both given; leave one of them out")
+        return {"name": Path(given["ratios_from"]).stem, **read_ratios(folder / given["ratios_from"]), **rest}
 
     @field_validator("*")
     @classmethod
     def _suits_the_engine(cls, value: Any, info: ValidationInfo) -> Any:
         """Each option is judged alone by the engine itself, so that a mistake is shown at its own place."""
         field = info.field_name
-        if field is not None and field not in ("name", "ratio"):
+        alone = field not in (None, "name", "ratio", "ratios_from") and (field, value) != ("allocator", "budget")
+        if field is not None and alone:
             try:
                 pc.PruningSpec(**{field: value})
             except pc.SpecError as exc:
-                raise ValueError(f"{exc.what}; {exc.fix}") from exc
+                where = "" if exc.where in (field, exc.what) or exc.where in exc.what else f" in {exc.where}"
+                raise ValueError(f"{exc.what}{where}; {exc.fix}") from exc
         return value
 
+    @model_validator(mode="after")
+    def _says_what_goes(self) -> "Candidate":
+        by_layer = self.allocator in ("auto", "per_layer")
+        given = [name for name in ("ratio", "budget", "index") if getattr(self, name) not in (None, {})]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(f'`{name}`' for name in given)} are given; say what goes in one way only")
+        if not given and not (self.ratios and by_layer):
+            raise ValueError("it does not say what goes; give a `ratio`, a `budget`, an `index` or `ratios` by layer")
+        if self.index and self.ratios:
+            raise ValueError("`index` and `ratios` are given; say what goes in one way only")
+        if self.allocator == "per_layer" and not self.ratios:
+            raise ValueError("the allocator 'per_layer' has no `ratios`; name layers and their ratios")
+        try:
+            self.spec()
+        except pc.SpecError as exc:
+            raise ValueError(f"{exc.what}; {exc.fix}") from exc
+        return self
+
     def spec(self) -> pc.PruningSpec:
-        return pc.PruningSpec(**self.model_dump(exclude={"name"}))
+        options = self.model_dump(exclude={"name", "ratios_from"})
+        if self.ratio is None:
+            del options["ratio"]
+            if self.ratios and not self.budget and self.allocator == "auto":
+                options["allocator"] = "per_layer"
+        return pc.PruningSpec(**options)
+
+    def resolved(self, has_calibration: bool) -> "Candidate":
+        """The same with every `auto` decided."""
+        spec = self.spec().resolved(has_calibration)
+        decided = {name: getattr(spec, name) for name in ("criterion", "allocator", "compensation")}
+        return self.model_copy(update=decided)
+
+    @property
+    def asked(self) -> str:
+        """What is to go, in a few words."""
+        if self.ratio is not None:
+            return f"{self.ratio:g}"
+        if self.budget:
+            return ", ".join(f"{name} {_short(value)}" for name, value in self.budget.items())
+        return "index" if self.index else "per layer"
 
     @property
     def title(self) -> str:
-        return self.name or f"{self.criterion}-{self.allocator}-{self.ratio:g}"
+        """`l2_norm-slamp-0.7`, `reconstruction-macs-2x`, `index-stem.0`."""
+        if self.name:
+            return self.name
+        if self.index:
+            return "-".join(["index", *list(self.index)[:3]])
+        if self.budget:
+            return "-".join([self.criterion, *(f"{name}-{_short(value)}" for name, value in self.budget.items())])
+        spread = self.allocator if self.ratio is not None else "per_layer"
+        return f"{self.criterion}-{spread}" + (f"-{self.ratio:g}" if self.ratio is not None else "")
+
+
+def _short(value: float | str) -> str:
+    return f"{float(value.strip().rstrip('xX')):g}x" if isinstance(value, str) else f"{value:g}"
+
+
+def read_ratios(path: Path) -> dict[str, Any]:
+    """The options in a file that `secateur recommend` printed, or of a plain mapping layer -> ratio. Raises ValueError."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ValueError(f"the ratios cannot be read: {exc}; make the file with `secateur recommend`") from exc
+    except yaml.YAMLError as exc:
+        raise ValueError(f"{path} is not YAML: {exc}".replace("\n", " ")) from exc
+    if not isinstance(raw, Mapping) or not raw:
+        raise ValueError(f"{path} holds no ratios; write `ratios:` and below it lines such as `conv1: 0.5`")
+    if "ratios" in raw and isinstance(raw["ratios"], Mapping):
+        return dict(raw)
+    return {"ratios": dict(raw)}
 
 
 class Distillation(Section):
@@ -203,6 +318,7 @@ class CompressConfig(Section):
 
     source: Source
     data: Data = Data()
+    calibration: Calibration = Calibration()
     candidates: tuple[Candidate, ...] = Field(
         min_length=1, description="the versions to make, at least one, e.g. `- ratio: 0.5`"
     )
@@ -211,6 +327,20 @@ class CompressConfig(Section):
     gate: Gate = Gate()
     registration: Registration = Registration()
     tracking: Tracking = Field(default_factory=Tracking)
+
+    @field_validator("candidates")
+    @classmethod
+    def _nothing_is_left_to_guess(cls, value: tuple[Candidate, ...], info: ValidationInfo) -> tuple[Candidate, ...]:
+        """What `auto` means is decided here, so that titles, runs and stored configurations say it."""
+        calibration = info.data.get("calibration")
+        if calibration is None:
+            return value
+        for candidate in value:
+            if not calibration.samples:
+                mends = [] if candidate.compensation in ("auto", "none") else [f"compensation {candidate.compensation!r}"]
+                for wish in [*mends, *(["recalibrate_bn"] if candidate.recalibrate_bn else [])]:
+                    raise ValueError(f"{candidate.title}: {wish} needs data; set calibration.samples, e.g. to 1024")
+        return tuple(candidate.resolved(calibration.samples > 0) for candidate in value)
 
     @model_validator(mode="after")
     def _titles_differ(self) -> "CompressConfig":
@@ -240,7 +370,7 @@ def load_config(path: str | Path) -> CompressConfig:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as exc:
         raise ConfigError(f"this is not YAML: {exc}", str(path), "mend the line that is named above") from exc
-    return parse_config(raw, str(path))
+    return parse_config(raw, str(path), Path(path).parent)
 
 
 def data_section(name: str | None, path: str | None) -> Data:
@@ -264,12 +394,39 @@ def ratio_list(text: str, where: str) -> tuple[float, ...]:
     return tuple(float(token) for token in tokens)
 
 
-def parse_config(raw: object, where: str) -> CompressConfig:
-    """The same for data that is already in memory."""
+def parse_budget(texts: Sequence[str]) -> dict[str, float | str]:
+    """`macs=2x`, `latency_ms=5` as a command line gives them. Raises ConfigError."""
+    found: dict[str, float | str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name or not value:
+            raise ConfigError(f"{text!r} is no budget", "--budget", "write e.g. --budget macs=2x or --budget latency_ms=5")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+S = TypeVar("S", bound=Section)
+
+
+def parse_section(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
+    """One section alone. Raises ConfigError with all mistakes."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as exc:
+        errors: list[dict[str, Any]] = [dict(error) for error in exc.errors()]
+    texts = [": ".join([*map(str, e["loc"]), str(e.get("ctx", {}).get("error", e["msg"]))]) for e in errors]
+    raise ConfigError("; ".join(texts), where, "correct it; --help describes every option")
+
+
+def parse_config(raw: object, where: str, folder: Path = Path()) -> CompressConfig:
+    """The same for data that is already in memory; `folder` is where the files that it names lie."""
     if not isinstance(raw, Mapping):
         raise ConfigError("a configuration is a mapping", where, "start with `source:` and `candidates:`")
     try:
-        return CompressConfig.model_validate(raw)
+        return CompressConfig.model_validate(raw, context={"folder": folder})
     except ValidationError as exc:
         mistakes = _mistakes(exc)
     if len(mistakes) == 1:

@@ -19,11 +19,14 @@ TAG_SPEEDUP = "speedup"
 # metrics: the baseline and every candidate use the same names, so that MLflow can compare them
 ACCURACY = "accuracy"  # test split, after fine-tuning
 ACCURACY_DROP = "accuracy_drop"
-ACCURACY_PRUNED = "accuracy_after_pruning"  # test split, before fine-tuning
+ACCURACY_CUT = "accuracy_after_cut"  # test split, nothing mended yet
+ACCURACY_PRUNED = "accuracy_after_pruning"  # test split, compensated, before fine-tuning
 VAL_ACCURACY = "val_accuracy"  # what the gate looks at
 VAL_ACCURACY_PRUNED = "val_accuracy_after_pruning"
 LATENCY_P50 = "latency_p50_ms"
 LATENCY_P95 = "latency_p95_ms"
+LATENCY_PREDICTED = "latency_predicted_ms"  # by the table, of those that were given a latency to meet
+SPEEDUP_PREDICTED = "speedup_predicted"
 PARAMS = "params"
 MACS = "macs"
 SIZE = "size_bytes"
@@ -36,6 +39,7 @@ EPOCH_VAL_ACCURACY = "epoch_val_accuracy"  # per epoch
 
 # artifacts
 PLAN_FILE = "plan.json"
+REPAIRS_FILE = "compensation.json"  # layer by layer: rows, ridge, error of the answers before and after
 CONFIG_FILE = "config.yaml"
 COMPARISON_CSV = "comparison.csv"
 COMPARISON_TABLE = "comparison_table.json"

@@ -29,14 +29,18 @@ class CompressedModel:
 
     title: str
     method: str
-    ratio: float  # asked for; 0 for the source
+    ratio: float | None  # asked for; 0 for the source, None where something else was asked for
+    asked: str  # what was to go, in a few words
     channels: int  # that could be pruned and are there, each coupled group once
     channels_before: int
     size: Size
     model: ModelRef
-    after_pruning: Accuracy
+    after_cut: Accuracy  # nothing mended yet
+    after_pruning: Accuracy  # compensated
     accuracy: Accuracy  # after fine-tuning
     curve: tuple[Epoch, ...] = ()
+    predicted_speedup: float | None = None  # by the latency table, where a latency was asked for
+    predicted_ms: float | None = None
 
     @property
     def removed(self) -> float:

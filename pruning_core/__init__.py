@@ -15,6 +15,7 @@ from pruning_core.latency import measure_latency
 from pruning_core.latency_table import LatencyTable
 from pruning_core.persist import load, rebuild, save
 from pruning_core.plan import GroupCut, PruningPlan, TensorSlice
+from pruning_core.recommend import Recommendation, RecommendedCut, recommend
 from pruning_core.report import ModelReport, PruneReport
 from pruning_core.sensitivity import Sensitivity, SensitivityRow, sensitivity
 from pruning_core.spec import PruningSpec
@@ -36,6 +37,8 @@ __all__ = [
     "PruningError",
     "PruningPlan",
     "PruningSpec",
+    "Recommendation",
+    "RecommendedCut",
     "Sensitivity",
     "SensitivityRow",
     "SpecError",
@@ -51,6 +54,7 @@ __all__ = [
     "plan",
     "prune",
     "rebuild",
+    "recommend",
     "rule",
     "save",
     "sensitivity",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from pruning_core.calibration import Calibration
 from pruning_core.compensation import compensate
 from pruning_core.cost import cost_of
+from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Decisions, resolve
 from pruning_core.coupling.groups import channel_groups
 from pruning_core.criteria import NEEDS, WITH_DATA, WITH_LABELS
@@ -129,7 +131,15 @@ def prune(
     if spec.compensation != "none" and data is None:
         fix = "pass calibration=..., unlabelled inputs are enough, or compensation='none'"
         raise SpecError(f"compensation {spec.compensation!r} needs calibration data", "calibration", fix)
-    decided, draft = plan_in_steps(subject, spec, data, lambda s, part: scorer_of(s, part, data, latencies))
+    if spec.recalibrate_bn and data is None:
+        fix = "pass calibration=..., unlabelled inputs are enough, or leave it out"
+        raise SpecError("recalibrate_bn needs calibration data", "calibration", fix)
+    scorer = scorer_of(subject, spec, data, latencies)
+
+    def scorer_for(now: Subject, part: PruningSpec) -> Scorer:
+        return scorer if now is subject and part == spec else scorer_of(now, part, data, latencies)
+
+    decided, draft = plan_in_steps(subject, spec, data, scorer_for)
     pruned = cut_copy(model, decided.slices, decided.mends, decided.rescales)
     error = None
     on_meta = any(t.device.type == "meta" for t in subject.tensors.values())
@@ -144,8 +154,19 @@ def prune(
         mask_error=error,
         seconds=time.perf_counter() - start,
         repairs=repairs,
+        predicted_ms=predicted_latency(draft, scorer),
     )
     return PruneResult(pruned, decided, report)
+
+
+def predicted_latency(draft: Draft, scorer: Scorer) -> tuple[float, float] | None:
+    """Milliseconds of the calls before and after, by the scorer's latency table; None where it has none."""
+    if scorer.latencies is None:
+        return None
+    groups = [group for group in draft.groups if group.name in draft.kept]
+    costs = CostModel(draft.analysis, groups, scorer.parameters, scorer.latencies)
+    counts = np.array([len(draft.kept[group.name]) for group in groups], dtype=np.int64)
+    return costs.total("latency_ms", costs.full), costs.total("latency_ms", counts)
 
 
 def scorer_of(subject: Subject, spec: PruningSpec, data: Calibration | None, latencies: LatencyTable | None) -> Scorer:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pruning_core.errors import SpecError
 
 _TOKEN = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
-def parse_channels(text: str | Sequence[int], where: str) -> tuple[int, ...]:
+def parse_channels(text: str | int | Sequence[int], where: str) -> tuple[int, ...]:
     """Sorted channel numbers from commas, spaces and inclusive ranges; any order, duplicates collapse.
 
     Raises: SpecError that names the token and its column.
     """
     if not isinstance(text, str):
-        for item in text:
+        for item in text if isinstance(text, Iterable) else (text,):
             if not isinstance(item, int) or isinstance(item, bool) or item < 0:
                 raise SpecError(f"{item!r} is not a channel number", where, "use whole numbers from 0")
-        return tuple(sorted(set(text)))
+        return tuple(sorted(set(text))) if isinstance(text, Iterable) else (text,)
     found: set[int] = set()
     at = 0
     while at < len(text):

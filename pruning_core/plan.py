@@ -16,6 +16,7 @@ from pruning_core.tables import table
 
 FORMAT = 1
 REPLAN = "re-plan this model"
+KEPT_WHOLE = "the ratio, the rounding or the floor keeps them all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,16 @@ class PruningPlan:
     @property
     def channels_after(self) -> int:
         return sum(len(cut.keep) * cut.positions for cut in self.cuts) + sum(lock.width for lock in self.locked)
+
+    @property
+    def prunable_before(self) -> int:
+        """Channels that could have gone, each group once; `prunable_after` of them are left."""
+        whole = sum(lock.width for lock in self.locked if lock.reason == KEPT_WHOLE)
+        return sum(cut.width * cut.positions for cut in self.cuts) + whole
+
+    @property
+    def prunable_after(self) -> int:
+        return self.prunable_before - self.channels_before + self.channels_after
 
     def to_json(self) -> str:
         data = dataclasses.asdict(self)

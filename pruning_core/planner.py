@@ -17,7 +17,7 @@ from pruning_core.draft import Draft, make_draft, removed_labels, slices_of
 from pruning_core.errors import ModelError, VerifyError
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.mend import conv_mends, mend
-from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
+from pruning_core.plan import KEPT_WHOLE, AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.retreat import lock_everything, retreat, uneven_widths
 from pruning_core.scoring import Scorer
@@ -154,7 +154,7 @@ def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer | None = None)
 
 def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
     cut = [g for g in draft.groups if len(draft.kept.get(g.name, ())) < g.channels and g.name in draft.kept]
-    untouched = {g.name: "the ratio, the rounding or the floor keeps them all" for g in draft.groups if g.name in draft.kept}
+    untouched = {g.name: KEPT_WHOLE for g in draft.groups if g.name in draft.kept}
     reasons = {**untouched, **draft.left}
     return PruningPlan(
         fingerprint=fingerprint(subject.trace),

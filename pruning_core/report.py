@@ -83,6 +83,7 @@ class PruneReport:
     mask_error: float | None  # None: only the structure was checked
     seconds: float
     repairs: tuple[Repair, ...] = ()  # what the compensation brought, layer by layer
+    predicted_ms: tuple[float, float] | None = None  # before and after, by the latency table, where one was used
 
     @property
     def params_before(self) -> int:
@@ -111,7 +112,10 @@ class PruneReport:
             before = sum(r.error_before for r in self.repairs) / len(self.repairs)
             after = sum(r.error_after for r in self.repairs) / len(self.repairs)
             mended = f"\ncompensated {len(self.repairs)} layers: mean error of their answers {before:.1%} -> {after:.1%}"
-        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s{mended}"
+        told = ""
+        if self.predicted_ms is not None:
+            told = "\nlatency by the table: {:.3f} ms -> {:.3f} ms".format(*self.predicted_ms)
+        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s{mended}{told}"
 
 
 def _row(label: str, before: int, after: int) -> tuple[str, str, str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from pruning_core.coupling.analysis import Analysis
 from pruning_core.coupling.groups import ChannelGroup, layer_of
 from pruning_core.coupling.structure import structures
 from pruning_core.errors import SpecError, nearest
+from pruning_core.patterns import matches
 from pruning_core.scoring import Scorer, scored_groups
 from pruning_core.spec import PruningSpec
 
@@ -27,18 +27,18 @@ def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[Ch
     names = {layer_of(m.tensor) for g in groups for m in g.members} | {g.name for g in groups}
     for option, patterns in (("exclude", spec.exclude), ("include", spec.include), ("ratios", tuple(spec.ratios))):
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not any(matches(name, pattern) for name in names):
                 raise SpecError(f"{option}: {pattern!r} matches no layer", option, nearest(pattern, names))
     prunable: list[ChannelGroup] = []
     left: dict[str, str] = {}
     for group in groups:
         mine = (group.name, *group.layers)
-        excluded = next((p for p in spec.exclude if any(fnmatchcase(n, p) for n in mine)), None)
+        excluded = next((p for p in spec.exclude if any(matches(n, p) for n in mine)), None)
         if group.reason:
             left[group.name] = f"locked: {group.reason}"
         elif excluded is not None:
             left[group.name] = f'excluded by "{excluded}"'
-        elif spec.include and not any(fnmatchcase(n, p) for n in mine for p in spec.include):
+        elif spec.include and not any(matches(n, p) for n in mine for p in spec.include):
             left[group.name] = "not among the included layers"
         else:
             prunable.append(group)
@@ -59,8 +59,7 @@ def select(
     """
     if not groups:
         return {}
-    blocks = {group.name: conv_blocks(group, analysis) for group in groups}
-    ready = scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
+    ready = scored_in(groups, scorer, spec, analysis)
     costs = CostModel(analysis, groups, scorer.parameters, scorer.latencies) if spec.budget else None
     budget = Budget(
         spec.ratio,
@@ -84,6 +83,12 @@ def select(
         keep = order[:count] if group.blocks is None else balanced(order, group.blocks, count, spec.group_policy)
         found[group.name] = tuple(sorted(keep.tolist()))
     return found
+
+
+def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, analysis: Analysis) -> list[ScoredGroup]:
+    """The groups as an allocator sees them, scores and all."""
+    blocks = {group.name: conv_blocks(group, analysis) for group in groups}
+    return scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
 
 
 def conv_blocks(group: ChannelGroup, analysis: Analysis) -> NDArray[np.int64] | None:

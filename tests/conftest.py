@@ -98,7 +98,12 @@ def quick_config(tracking_uri: str, **changes: object) -> "CompressConfig":
 
     raw: dict[str, object] = {
         "source": {"model": "models:/digits-resnet@champion"},
-        "candidates": [{"ratio": 0.3}, {"ratio": 0.6, "allocator": "slamp"}, {"name": "hopeless", "ratio": 0.97}],
+        "calibration": {"samples": 256},
+        "candidates": [
+            {"ratio": 0.3},
+            {"ratio": 0.6, "allocator": "slamp", "criterion": "l2_norm", "compensation": "none"},
+            {"name": "hopeless", "ratio": 0.97, "criterion": "l2_norm", "compensation": "none"},
+        ],
         "finetune": {"epochs": 2, "learning_rate": 0.003, "threads": 1},
         "measure": {"batch_size": 16, "rounds": 5, "warmup": 1},
         "gate": {"max_accuracy_drop": 0.1},

@@ -23,6 +23,7 @@ from pipelines.flows.stages import Job
 from pipelines.progress import display
 from pipelines.records import CompressedModel, Latency
 from pipelines.registry import Runs
+from pipelines.steps.calibrate import calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row, best_of, compare
 from pipelines.steps.finetune import Epoch
 
@@ -153,7 +154,14 @@ def _compress(job: Job, runs: Runs) -> Comparison:
 
     latencies = measure_latency(job, [baseline, *models])  # nothing trains any more
     comparison = compare(job.source.uri, [baseline, *models], latencies, job.config.gate.max_accuracy_drop)
-    comparison = replace(comparison, failures=failures, run_id=runs.parent, experiment_id=runs.experiment_id)
+    comparison = replace(
+        comparison,
+        failures=failures,
+        calibrated_on=calibration_size(job.data, job.config.calibration),
+        calibration_asked=job.config.calibration.samples,
+        run_id=runs.parent,
+        experiment_id=runs.experiment_id,
+    )
     comparison = _register_all(job, runs, comparison, [baseline, *models], latencies)
     publish(job, runs, comparison)
     create_markdown_artifact(report.describe_parent(comparison, job.source.name), key="comparison")

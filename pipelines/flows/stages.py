@@ -5,25 +5,31 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
 from pipelines.architecture import ModelRef, load_module, save_weights
+from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
+from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, load_data
 from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.latencies import keep, latency_table
 from pipelines.records import CompressedModel, Latency
 from pipelines.registry import Runs, SourceVersion, Store
+from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.finetune import Epoch, finetune
 from pipelines.steps.measure import measure
-from pipelines.steps.prune import accuracy_of, describe_source, example_batch, prune
+from pipelines.steps.prune import REPAIRS, Request, accuracy_of, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 
@@ -76,6 +82,41 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
 
 
+def recommend(
+    model_uri: str,
+    candidate: Candidate,
+    section: DataSection | None,
+    calibration: CalibrationSection,
+    measure: MeasureSection,
+    *,
+    tracking_uri: str,
+    trust: Sequence[str],
+    factory: str | None = None,
+) -> tuple[str, pc.Recommendation]:
+    """What `candidate` would do to a registered model, and which version that is; nothing is made in the registry."""
+    data = _data(section) if section is not None else None
+    store = registry.open_store(tracking_uri)
+    source = registry.resolve(store, model_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        model = registry.fetch_model(store, source, Path(folder), trust=trust, factory=factory)
+        request = _request(measure, candidate)
+        if data is None:
+            batch, images = torch.zeros(request.images, *registry.input_shape(store, source)), None
+        else:
+            check_data_fits(model, data)
+            batch, images = example_batch(data, request.images), calibration_of(data, calibration)
+        latencies = _latencies(measure, candidate)
+        try:
+            found = pc.recommend(load_module(model), batch, request.spec, images, latencies=latencies)
+        except pc.SpecError as exc:
+            if data is None and exc.where == "calibration":
+                raise ConfigError(exc.what, "--criterion", "name data to score with: --data, --data-path") from exc
+            raise
+    if latencies is not None:
+        keep(latencies)
+    return source.uri, found
+
+
 def earlier_result(job: Job) -> Comparison | None:
     if job.source.experiment_id is None:
         return None
@@ -104,8 +145,14 @@ def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: 
 
 
 def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
-    source = job.regularized or job.model
-    return prune(candidate.title, candidate.spec(), source, job.data, job.folder_of(candidate.title))
+    request = _request(job.config.measure, candidate)
+    latencies = _latencies(job.config.measure, candidate)
+    calibration = calibration_of(job.data, job.config.calibration)
+    folder = job.folder_of(candidate.title)
+    pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies)
+    if latencies is not None:
+        keep(latencies)
+    return pruned
 
 
 def finetune_candidate(
@@ -125,7 +172,9 @@ def finetune_candidate(
     weights = save_weights(module, folder / "finetuned.safetensors")
     candidate = next(c for c in job.config.candidates if c.title == pruned.title)
     params = {
-        **candidate.model_dump(exclude={"name"}),
+        **candidate.model_dump(exclude={"name", "ratios_from"}),
+        "calibration_samples": calibration_size(job.data, job.config.calibration),
+        "calibration_seed": job.config.calibration.seed,
         **options.model_dump(exclude={"distillation", "regularization"}),
         **{f"distillation_{key}": value for key, value in options.distillation.model_dump().items()},
         **{f"regularization_{key}": value for key, value in options.regularization.model_dump().items()},
@@ -150,7 +199,9 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     measured = {"conditions": dict(latency.conditions), "samples_ms": latency.samples_ms}
     (files / lineage.LATENCY_SAMPLES).write_text(json.dumps(measured), encoding="utf-8")
     if not is_source:
-        (files / lineage.PLAN_FILE).write_bytes(Path(model.model.plans[-1]).read_bytes())
+        plan = Path(model.model.plans[-1])
+        (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
+        (files / lineage.REPAIRS_FILE).write_bytes(plan.with_name(REPAIRS).read_bytes())
     registry.log_files(job.store, run_id, files)
     if is_source or not row.passed:
         registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
@@ -209,12 +260,39 @@ def _check_candidates(config: CompressConfig, model: ModelRef, data: Data) -> No
     """Each candidate is planned once, so that an impossible one is known before the first is trained."""
     for number, candidate in enumerate(config.candidates):
         try:
-            pc.plan(load_module(model), example_batch(data), candidate.spec())
+            _try(candidate, config, load_module(model), data)
         except pc.SpecError as exc:
             raise ConfigError(exc.what, f"candidates[{number}] ({candidate.title}), {exc.where}", exc.fix) from exc
 
 
+def _try(candidate: Candidate, config: CompressConfig, module: nn.Module, data: Data) -> None:
+    """Plan without reading data, which takes long; where the criterion wants data and there are some, another stands in."""
+    request, latencies = _request(config.measure, candidate), _latencies(config.measure, candidate)
+    batch = example_batch(data, request.images)
+    try:
+        pc.plan(module, batch, request.spec, latencies=latencies)
+    except pc.SpecError:
+        if not config.calibration.samples:
+            raise
+        pc.plan(module, batch, dataclasses.replace(request.spec, criterion="l2_norm"), latencies=latencies)
+
+
+def _request(measure: MeasureSection, candidate: Candidate) -> Request:
+    """The candidate in the engine's terms: latency is that of a batch, and macs are counted over the whole batch."""
+    images = measure.batch_size if "latency_ms" in candidate.budget else 2
+    spec = candidate.spec()
+    if isinstance(limit := spec.budget.get("macs"), float):
+        spec = dataclasses.replace(spec, budget={**spec.budget, "macs": limit * images})
+    return Request(title=candidate.title, asked=candidate.asked, ratio=candidate.ratio, spec=spec, images=images)
+
+
+def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable | None:
+    return latency_table(measure.threads) if "latency_ms" in candidate.budget else None
+
+
 def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
-    recipe = config.model_dump(mode="json", include={"candidates", "finetune", "measure", "gate", "registration"})
+    recipe = config.model_dump(
+        mode="json", include={"calibration", "candidates", "finetune", "measure", "gate", "registration"}
+    )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -122,6 +122,7 @@ def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: 
     numbers = {
         lineage.ACCURACY: row.accuracy,
         lineage.ACCURACY_DROP: row.accuracy_drop,
+        lineage.ACCURACY_CUT: row.accuracy_after_cut,
         lineage.ACCURACY_PRUNED: row.accuracy_after_pruning,
         lineage.VAL_ACCURACY: row.val_accuracy,
         lineage.LATENCY_P50: row.latency_p50_ms,
@@ -134,6 +135,8 @@ def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: 
         lineage.SIZE_FACTOR: row.size_factor,
         lineage.SPEEDUP: row.speedup,
     }
+    if row.latency_predicted_ms is not None and row.speedup_predicted is not None:
+        numbers |= {lineage.LATENCY_PREDICTED: row.latency_predicted_ms, lineage.SPEEDUP_PREDICTED: row.speedup_predicted}
     metrics = [Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id) for key, value in numbers.items()]
     with mlflow_errors("the result cannot be recorded", run_id):
         store.client.log_batch(run_id, metrics)

@@ -9,7 +9,10 @@ from pipelines.steps.compare import Comparison
 
 
 def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
-    """Write a PNG. Filled: registered; hollow: did not pass; a bar reaches from the median to the 95th percentile."""
+    """Write a PNG. Filled: registered; hollow: did not pass; dash: before fine-tuning.
+
+    A bar reaches from the median to the 95th percentile.
+    """
     figure = Figure(figsize=(7.2, 4.5), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -27,6 +30,10 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
             edgecolor=color,
             zorder=3,
         )
+        if not is_source:  # where it came from: before fine-tuning
+            axes.scatter(row.latency_p50_ms, row.accuracy_after_pruning, s=30, marker="_", color=color, zorder=2)
+            ends = [row.accuracy_after_pruning, row.accuracy]
+            axes.plot([row.latency_p50_ms] * 2, ends, color=color, linewidth=0.8, linestyle=":", zorder=1)
         label = row.title if is_source else f"{row.title}\n{row.speedup:.2f}x faster"
         axes.annotate(
             label,

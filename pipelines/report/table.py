@@ -23,6 +23,10 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.1f} k"
 
 
+def _predicted(row: Row) -> str:
+    return "" if row.speedup_predicted is None else f", predicted {row.speedup_predicted:.2f}x"
+
+
 # heading -> cell of one row; a factor says how many times less than the source's
 COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "model": lambda row: row.title,
@@ -30,9 +34,10 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "params": lambda row: _with_factor(_count(row.params), row.params_factor),
     "MACs": lambda row: _with_factor(_count(row.macs), row.macs_factor),
     "size": lambda row: _with_factor(_size(row.size_bytes), row.size_factor),
-    "accuracy pruned": lambda row: f"{row.accuracy_after_pruning:.3f}",
-    "accuracy fine-tuned": lambda row: f"{row.accuracy:.3f}",
-    "latency p50": lambda row: _with_factor(f"{row.latency_p50_ms:.2f} ms", row.speedup),
+    "accuracy: cut": lambda row: f"{row.accuracy_after_cut:.3f}",
+    "compensated": lambda row: f"{row.accuracy_after_pruning:.3f}",
+    "fine-tuned": lambda row: f"{row.accuracy:.3f}",
+    "latency p50": lambda row: _with_factor(f"{row.latency_p50_ms:.2f} ms", row.speedup) + _predicted(row),
     "registered": lambda row: f"version {row.version}" if row.version else f"no: {row.verdict}",
 }
 

@@ -10,7 +10,7 @@ def version_tags(row: Row, source_version: int) -> dict[str, str]:
     return {
         lineage.TAG_SOURCE: f"v{source_version}",
         lineage.TAG_METHOD: row.method,
-        lineage.TAG_RATIO: f"{row.ratio:g}",
+        lineage.TAG_RATIO: row.asked,
         lineage.TAG_ACCURACY: f"{row.accuracy:.4f}",
         lineage.TAG_SPEEDUP: f"{row.speedup:.2f}x",
     }
@@ -23,17 +23,38 @@ test accuracy {row.accuracy:.3f} (source {baseline.accuracy:.3f}).
 
 | | source | this version | factor |
 | --- | --- | --- | --- |
-| test accuracy | {baseline.accuracy:.4f} | {row.accuracy:.4f} | |
+| test accuracy, channels cut | {baseline.accuracy:.4f} | {row.accuracy_after_cut:.4f} | |
+| test accuracy, compensated | {baseline.accuracy:.4f} | {row.accuracy_after_pruning:.4f} | |
+| test accuracy, fine-tuned | {baseline.accuracy:.4f} | {row.accuracy:.4f} | |
 | latency p50 (ms) | {baseline.latency_p50_ms:.3f} | {row.latency_p50_ms:.3f} | {row.speedup:.2f}x |
 | params | {baseline.params:,} | {row.params:,} | {row.params_factor:.2f}x |
 | MACs | {baseline.macs:,} | {row.macs:,} | {row.macs_factor:.2f}x |
 | size (bytes) | {baseline.size_bytes:,} | {row.size_bytes:,} | {row.size_factor:.2f}x |
 
-{row.channels_removed:.0%} of the prunable channels removed by {row.method} (asked: {row.ratio:g}).
+{row.channels_removed:.0%} of the prunable channels removed by {row.method} (asked: {row.asked}).{_latency(row)}
 
 Source: [{name} version {source_version}](#/models/{name}/versions/{source_version}); \
 run: [{row.title}](#/experiments/{experiment_id}/runs/{run_id})
 """
+
+
+def _latency(row: Row) -> str:
+    """The table adds up single calls, so times as such are not comparable; factors are."""
+    if row.latency_predicted_ms is None or row.speedup_predicted is None:
+        return ""
+    return (
+        f" The latency table predicted {row.latency_predicted_ms:.3f} ms in its layers, {row.speedup_predicted:.2f}x "
+        f"faster; the whole model was measured at {row.latency_p50_ms:.3f} ms, {row.speedup:.2f}x faster."
+    )
+
+
+def calibration_note(comparison: Comparison) -> str:
+    """How many images were used, and whether that is fewer than were asked for."""
+    used, asked = comparison.calibrated_on, comparison.calibration_asked
+    if not used:
+        return ""
+    short = f", all that it holds ({asked} were asked for)" if used < asked else ""
+    return f"Calibrated on {used} images of the training split{short}"
 
 
 def describe_parent(comparison: Comparison, name: str) -> str:
@@ -46,4 +67,7 @@ def describe_parent(comparison: Comparison, name: str) -> str:
             f"Best: [{best.title}, version {best.version}](#/models/{name}/versions/{best.version}), "
             f"{best.speedup:.2f}x faster, {best.params_factor:.2f}x smaller, test accuracy {best.accuracy:.3f}."
         )
-    return f"{first}\n\n{to_markdown(comparison)}\n\nA factor is the source's number divided by the candidate's.\n"
+    notes = "A factor is the source's number divided by the candidate's."
+    if note := calibration_note(comparison):
+        notes += f" {note}."
+    return f"{first}\n\n{to_markdown(comparison)}\n\n{notes}\n"

@@ -12,13 +12,15 @@ class Row:
 
     title: str
     method: str
-    ratio: float
+    ratio: float | None
+    asked: str
     channels_removed: float  # share that is really gone
     params: int
     macs: int
     size_bytes: int
     val_accuracy: float
-    accuracy_after_pruning: float  # test split
+    accuracy_after_cut: float  # test split, nothing mended yet
+    accuracy_after_pruning: float  # test split, compensated
     accuracy: float  # test split
     accuracy_drop: float  # test split, in fractions
     latency_p50_ms: float
@@ -29,6 +31,8 @@ class Row:
     speedup: float
     passed: bool
     verdict: str
+    latency_predicted_ms: float | None = None  # by the latency table, where a latency was asked for
+    speedup_predicted: float | None = None
     version: int | None = None
 
 
@@ -46,6 +50,8 @@ class Comparison:
     rows: tuple[Row, ...]  # the source first
     challenger: str | None = None  # title of the best
     failures: tuple[Failure, ...] = ()
+    calibrated_on: int = 0  # images of the training split
+    calibration_asked: int = 0
     run_id: str | None = None
     experiment_id: str | None = None
 
@@ -84,11 +90,13 @@ def _row(
         title=model.title,
         method=model.method,
         ratio=model.ratio,
+        asked=model.asked,
         channels_removed=model.removed,
         params=model.size.params,
         macs=model.size.macs,
         size_bytes=model.size.size_bytes,
         val_accuracy=model.accuracy.validation,
+        accuracy_after_cut=model.after_cut.test,
         accuracy_after_pruning=model.after_pruning.test,
         accuracy=model.accuracy.test,
         accuracy_drop=baseline.accuracy.test - model.accuracy.test,
@@ -100,4 +108,6 @@ def _row(
         speedup=baseline_latency.p50_ms / latency.p50_ms,
         passed=passed,
         verdict=verdict,
+        latency_predicted_ms=model.predicted_ms,
+        speedup_predicted=model.predicted_speedup,
     )

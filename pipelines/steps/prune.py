@@ -1,8 +1,12 @@
-"""Plan and cut, through the engine."""
+"""Plan, cut and mend, through the engine."""
 
-from dataclasses import replace
+import json
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,10 +16,12 @@ from pipelines.data import Data
 from pipelines.records import Accuracy, CompressedModel, Size
 from pipelines.steps.evaluate import evaluate
 
+REPAIRS = "compensation.json"
+
 
 def example_batch(data: Data, images: int = 2) -> torch.Tensor:
-    """Real images of the training split: what the model is traced and checked with."""
-    return torch.from_numpy(data.train.x[:images])
+    """Real images of the training split: what the model is traced and checked with. Too few of them are repeated."""
+    return torch.from_numpy(np.resize(data.train.x[:images], (images, *data.sample_shape)))
 
 
 def describe_source(model: ModelRef, data: Data) -> CompressedModel:
@@ -26,34 +32,73 @@ def describe_source(model: ModelRef, data: Data) -> CompressedModel:
         title="source",
         method="none",
         ratio=0.0,
+        asked="",
         channels=1,
         channels_before=1,
         size=size_of(module, data, Path(model.weights)),
         model=model,
+        after_cut=accuracy,
         after_pruning=accuracy,
         accuracy=accuracy,
     )
 
 
-def prune(title: str, spec: pc.PruningSpec, source: ModelRef, data: Data, folder: Path) -> CompressedModel:
-    """Cut a copy of the source, check it against muted channels, and write plan and weights into `folder`."""
-    result = pc.prune(load_module(source), example_batch(data), spec, check="numeric")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One candidate, as this step needs it. `images`: in the batch that the engine sees; macs and latency are its."""
+
+    title: str
+    asked: str
+    ratio: float | None
+    spec: pc.PruningSpec
+    images: int = 2
+
+
+def prune(
+    request: Request,
+    source: ModelRef,
+    data: Data,
+    folder: Path,
+    calibration: pc.Calibration | None = None,
+    latencies: pc.LatencyTable | None = None,
+) -> CompressedModel:
+    """Cut a copy of the source, check it against muted channels, mend it; plan and weights go into `folder`."""
+    module, batch, spec = load_module(source), example_batch(data, request.images), request.spec
+    result = pc.prune(module, batch, spec, calibration, check="numeric", latencies=latencies)
+    accuracy = accuracy_of(result.model, data)
+    is_mended = result.report.repairs or result.plan.spec.recalibrate_bn
+    after_cut = accuracy_of(pc.apply(module, result.plan, batch), data) if is_mended else accuracy
     folder.mkdir(parents=True, exist_ok=True)
     plan_path = folder / "plan.json"
     plan_path.write_text(result.plan.to_json(), encoding="utf-8")
+    (folder / REPAIRS).write_text(json.dumps([_finite(asdict(r)) for r in result.report.repairs], indent=1))
     weights = save_weights(result.model, folder / "pruned.safetensors")
-    accuracy = accuracy_of(result.model, data)
+    predicted = result.report.predicted_ms
     return CompressedModel(
-        title=title,
-        method=f"{spec.criterion}/{spec.allocator}",
-        ratio=spec.ratio,
-        channels=sum(len(cut.keep) for cut in result.plan.cuts),
-        channels_before=sum(cut.width for cut in result.plan.cuts),
+        title=request.title,
+        method=method_of(result.plan.spec),
+        ratio=request.ratio,
+        asked=request.asked,
+        channels=result.plan.prunable_after,
+        channels_before=result.plan.prunable_before,
         size=size_of(result.model, data, weights),
         model=replace(source, plans=(*source.plans, str(plan_path)), weights=str(weights)),
+        after_cut=after_cut,
         after_pruning=accuracy,
         accuracy=accuracy,
+        predicted_ms=predicted[1] if predicted else None,
+        predicted_speedup=predicted[0] / predicted[1] if predicted else None,
     )
+
+
+def method_of(spec: pc.PruningSpec) -> str:
+    """`l2_norm/slamp`, or `index`."""
+    return "index" if spec.index else f"{spec.criterion}/{spec.allocator}"
+
+
+def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no infinity: null is a layer that was left as it was."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
 
 
 def size_of(module: nn.Module, data: Data, weights: Path) -> Size:

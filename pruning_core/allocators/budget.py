@@ -49,6 +49,7 @@ class _State:
                 ratio = named_ratio(group, limits, 0.0)
                 self.counts[k] = round_kept(group.channels * (1 - ratio), group, limits)
         self.totals = {name: model.total(name, self.counts) for name in self.targets}
+        self.lowest = dict(self.totals)
         self._known: dict[int, tuple[int, float, dict[str, float]] | None] = {}
 
     def over(self) -> list[str]:
@@ -66,11 +67,18 @@ class _State:
             if saved > 0 and move[1] / saved < least:
                 best, least = k, move[1] / saved
         if best < 0:
+            best = self._across_a_plateau()
+        if best < 0:
             return False
         move = self._known[best]
         assert move is not None
         self._take(best, move[0], move[2])
         return True
+
+    def _across_a_plateau(self) -> int:
+        """Kernels have steps: where no single move saves time, the least damaging one that may lead to a move that does."""
+        moves = {k: move for k in range(len(self.groups)) if (move := self._move(k)) is not None}
+        return min(moves, key=lambda k: moves[k][1], default=-1)
 
     def fill(self) -> None:
         """Give channels back, most damaging first, where all targets stay met."""
@@ -119,6 +127,7 @@ class _State:
         self.counts[k] = after
         for name, amount in saved.items():
             self.totals[name] -= amount
+            self.lowest[name] = min(self.lowest[name], self.totals[name])
         for other in self.model.neighbours(k):
             self._known.pop(other, None)
 
@@ -128,8 +137,8 @@ def _unreachable(state: _State, over: Sequence[str], limits: Budget) -> SpecErro
     for name in over:
         full = state.model.total(name, state.model.full)
         texts.append(
-            f"{name} of {state.targets[name]:.6g} cannot be reached: at most {full / state.totals[name]:.2f}x less, "
-            f"{state.totals[name]:.6g}"
+            f"{name} of {state.targets[name]:.6g} cannot be reached: at most {full / state.lowest[name]:.2f}x less, "
+            f"{state.lowest[name]:.6g}"
         )
     locks = "; ".join(f"{layer}: {reason}" for layer, reason in limits.locks[:5])
     floors = f"min_channels {limits.min_channels}, round_to {limits.round_to}"

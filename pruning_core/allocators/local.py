@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from pruning_core.allocators.table import ALLOCATORS, Budget, ScoredGroup
+from pruning_core.patterns import ratio_of
 
 
 def named_ratio(group: ScoredGroup, budget: Budget, default: float) -> float:
-    """The ratio given for any of the group's layers by name or glob, else the default."""
-    for pattern, ratio in budget.ratios.items():
-        if any(fnmatchcase(layer, pattern) for layer in (group.name, *group.layers)):
-            return ratio
-    return default
+    """The ratio given for the group's layers by name or glob, else the default. Raises: SpecError where they disagree."""
+    return ratio_of(group.name, group.layers, budget.ratios, default)
 
 
 @ALLOCATORS.register

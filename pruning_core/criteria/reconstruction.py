@@ -276,6 +276,7 @@ def along_order(damage: Scores, points: Scores) -> Scores:
     """Marginal damages whose order is that of `damage` [C] and whose sums pass near `points` at FRACTIONS.
 
     Between the points the sum grows geometrically; marginals never fall, so that a sum of the smallest is the curve.
+    Equal ones differ by a hair, or ties would be broken against the order.
     """
     n = len(damage)
     at = np.array([0, *(max(1, int(f * n)) for f in FRACTIONS)])
@@ -285,6 +286,7 @@ def along_order(damage: Scores, points: Scores) -> Scores:
     at, first = np.unique(np.append(at, n), return_index=True)
     sums = np.exp(np.interp(np.arange(n + 1), at, np.log(np.append(total, last)[first] + small))) - small
     marginal = np.maximum.accumulate(np.maximum(np.diff(sums), 0.0))
+    marginal = marginal * (1 + 1e-12 * np.arange(n)) + 1e-300 * np.arange(n)
     found = np.empty(n)
     found[np.argsort(damage, kind="stable")] = marginal
     return found

@@ -12,9 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+import pruning_core as pc
 from pipelines import cli
+from pipelines.architecture import load_module
+from pipelines.config import load_config
+from pipelines.flows import stages
 from tests.conftest import files_below, run_count
 
 GOOD: dict[str, Any] = {
@@ -63,6 +68,23 @@ def recipe(folder: Path, **changes: Any) -> str:
             ["criterion 'l2norm' is unknown", "did you mean 'l2_norm'"],
         ),
         ({"candidates": []}, 2, ["candidates", "empty"]),
+        ({"candidates": [{"ratio": 0.5}], "calibration": {"samples": -1}}, 2, ["calibration.samples", "-1"]),
+        ({"candidates": [{"index": {"stem.0": "1, 2-"}}]}, 2, ["candidates[0].index", "'2-' at column 4"]),
+        ({"candidates": [{"index": {"stem.0": "1, 40"}}]}, 2, ["candidates[0]", "channel 40", "0 to 31"]),
+        ({"candidates": [{"index": {"stem.1.0": "1"}}]}, 2, ["no layer 'stem.1.0'", "did you mean"]),
+        ({"candidates": [{"budget": {"macs": "500x"}}]}, 2, ["candidates[0]", "cannot be reached", "min_channels"]),
+        ({"candidates": [{"budget": {"latency_ms": 1e-9}}]}, 2, ["latency_ms", "cannot be reached"]),
+        ({"candidates": [{"ratios_from": "nowhere.yaml"}]}, 2, ["nowhere.yaml", "secateur recommend"]),
+        (
+            {"candidates": [{"ratios": {"stem.0": 0.5, "stage1.0.conv2": 0.25}}]},
+            2,
+            ["cut together have different ratios", "stage1.0.conv2 0.25"],
+        ),
+        (
+            {"candidates": [{"ratio": 0.5, "criterion": "reconstruction"}], "calibration": {"samples": 0}},
+            2,
+            ["candidates[0]", "needs calibration data"],
+        ),
         ({"finetune": {"epochz": 3}}, 2, ["finetune.epochz", "did you mean 'epochs'"]),
         ({"candidates": [{"ratio": 0.5, "ratios": {"no-such-layer": 0.5}}]}, 2, ["candidates[0]", "no-such-layer"]),
         ({"data": {"name": "npz", "path": "unlabelled.npz"}}, 2, ["no labels", "np.savez"]),
@@ -125,7 +147,7 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version")[:2] == (0, "secateur 0.1.0\n")
     code, out, _err = run("--help")
     assert code == 0
-    assert all(command in out for command in ("compress", "inspect", "demo", "ui"))
+    assert all(command in out for command in ("compress", "inspect", "recommend", "demo", "ui"))
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -143,6 +165,62 @@ def test_inspect_shows_the_layers_and_why_one_is_locked(run: Run) -> None:
     code, _out, err = run("inspect", "models:/nothing@champion")
     assert code == 2
     assert "no registered model" in err
+
+
+def test_a_recommendation_is_edited_and_handed_back(run: Run, store_uri: str, tmp_path: Path) -> None:
+    before = run_count(store_uri)
+    code, out, err = run("recommend", "models:/digits-resnet@champion", "--ratio", "0.5", "--exclude", "stage2.1.conv1")
+    assert code == 0
+    assert "# 32 -> 24 channels" in out
+    assert "stage1.1.conv2" in out  # is cut together with the stem
+    assert "locked: reaches the model output" in out
+    assert all(word in err for word in ("models:/digits-resnet/1", "width", "scores", "stage2.1.conv1"))
+    options = yaml.safe_load(out)
+    assert (options["criterion"], options["allocator"]) == ("l2_norm", "per_layer")
+    assert set(options["ratios"]) == {"stem.0", "stage1.0.conv1", "stage1.1.conv1", "stage2.0.conv1", "stage2.0.conv2"}
+    edited = {**options, "ratios": {**options["ratios"], "stem.0": 0.5}}
+    (tmp_path / "ratios.yaml").write_text(yaml.safe_dump(edited))
+    request = load_config(recipe(tmp_path, candidates=[{"ratios_from": "ratios.yaml"}], tracking={"uri": store_uri}))
+    job = stages.prepare(request, tmp_path / "work")
+    model, images = load_module(job.model), torch.from_numpy(job.data.train.x[:2])
+    cuts = {c.group: len(c.keep) for c in pc.plan(model, images, request.candidates[0].spec()).cuts}
+    wanted = pc.plan(model, images, pc.PruningSpec(ratio=0.5, allocator="slamp", exclude=("stage2.1.conv1",))).cuts
+    assert cuts == {**{c.group: len(c.keep) for c in wanted}, "stem.0": 16}
+    assert run_count(store_uri) == before
+
+
+def test_a_recommendation_from_data_meets_a_budget(run: Run, store_uri: str) -> None:
+    arguments = ("--budget", "macs=2x", "--data", "digits", "--samples", "128")
+    code, out, _err = run("recommend", "models:/digits-resnet/1", *arguments)
+    assert code == 0
+    options = yaml.safe_load(out)
+    assert options["criterion"] == "reconstruction"
+    assert max(options["ratios"].values()) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["models:/digits-resnt@champion"], ["no registered model", "did you mean 'digits-resnet'"]),
+        (["digits-resnet"], ["no model of a registry", "models:/name@alias"]),
+        (["models:/digits-resnet/1", "--criterion", "l2norm"], ["did you mean 'l2_norm'"]),
+        (["models:/digits-resnet/1", "--allocator", "slam"], ["did you mean 'slamp'"]),
+        (["models:/digits-resnet/1", "--ratio", "1"], ["ratio", "less than 1"]),
+        (["models:/digits-resnet/1", "--budget", "macs"], ["'macs' is no budget", "macs=2x"]),
+        (["models:/digits-resnet/1", "--budget", "mac=2x"], ["did you mean 'macs'"]),
+        (["models:/digits-resnet/1", "--budget", "macs=2x", "--ratio", "0.5"], ["in one way only"]),
+        (["models:/digits-resnet/1", "--budget", "macs=500x"], ["cannot be reached"]),
+        (["models:/digits-resnet/1", "--data", "digit"], ["did you mean 'digits'"]),
+        (["models:/digits-resnet/1", "--exclude", "stem.9"], ["matches no layer"]),
+        (["models:/digits-resnet/1", "--criterion", "reconstruction"], ["needs calibration data", "--data"]),
+    ],
+)
+def test_a_recommendation_that_makes_no_sense_is_refused(run: Run, arguments: list[str], words: list[str]) -> None:
+    code, out, err = run("recommend", *arguments)
+    assert (code, out) == (2, "")
+    assert all(word in err for word in words), err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 3
 
 
 def test_ctrl_c_in_mid_flow_leaves_no_run_open(home: Path, store_uri: str, tmp_path: Path) -> None:
@@ -173,7 +251,7 @@ def test_ctrl_c_in_mid_flow_leaves_no_run_open(home: Path, store_uri: str, tmp_p
     assert rows[-3:] == [
         ("compress digits-resnet v1", "KILLED", 1),
         ("baseline", "KILLED", 1),
-        ("l2_norm-uniform-0.5", "KILLED", 1),
+        ("reconstruction-uniform-0.5", "KILLED", 1),
     ]
     assert run_count(store_uri)[1:] == before[1:]
     assert not files_below(home / "work")

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from pipelines.config import CompressConfig, load_config, parse_config
@@ -19,7 +20,57 @@ def parse(**changes: Any) -> CompressConfig:
 def test_defaults_are_those_of_the_engine() -> None:
     import pruning_core as pc
 
-    assert parse().candidates[0].spec() == pc.PruningSpec(ratio=0.5)
+    assert parse().candidates[0].spec() == pc.PruningSpec(ratio=0.5).resolved(has_calibration=True)
+    assert parse(calibration={"samples": 0}).candidates[0].spec() == pc.PruningSpec(ratio=0.5).resolved(False)
+    usual = parse(candidates=[{"ratio": 0.5}]).candidates[0].model_dump()
+    for name, value in pc.PruningSpec().resolved(True).to_dict().items():
+        assert name == "ratio" or usual[name] in (value, tuple(value) if isinstance(value, list) else value), name
+
+
+@pytest.mark.parametrize(
+    ("candidate", "title", "without_data"),
+    [
+        ({"ratio": 0.5}, "reconstruction-uniform-0.5", "l2_norm-uniform-0.5"),
+        ({"budget": {"macs": "2.0x"}}, "reconstruction-macs-2x", "l2_norm-macs-2x"),
+        ({"ratio": 0.7, "criterion": "l2_norm", "allocator": "slamp"}, "l2_norm-slamp-0.7", "l2_norm-slamp-0.7"),
+        ({"ratios": {"stem.*": 0.25}}, "reconstruction-per_layer", "l2_norm-per_layer"),
+        ({"budget": {"params": 5e5, "latency_ms": 3}}, "reconstruction-params-500000-latency_ms-3", None),
+        ({"index": {"stem.0": "3, 8-11"}}, "index-stem.0", "index-stem.0"),
+        ({"ratio": 0.5, "name": "mine"}, "mine", "mine"),
+    ],
+)
+def test_a_title_says_what_auto_means(candidate: dict[str, Any], title: str, without_data: str | None) -> None:
+    assert parse(candidates=[candidate]).candidates[0].title == title
+    if without_data is not None:
+        assert parse(candidates=[candidate], calibration={"samples": 0}).candidates[0].title == without_data
+
+
+def test_what_goes_can_be_said_in_several_ways() -> None:
+    index = parse(candidates=[{"index": {"stem.0": "3, 8-11", "conv": [1, 1, 0], "last": 7}}]).candidates[0].spec()
+    assert index.index == {"stem.0": (3, 8, 9, 10, 11), "conv": (0, 1), "last": (7,)}
+    layers = parse(candidates=[{"ratios": {"a": 0.5}}]).candidates[0]
+    assert (layers.spec().allocator, layers.asked) == ("per_layer", "per layer")
+    mixed = parse(candidates=[{"ratio": 0.3, "ratios": {"a": 0.5}}]).candidates[0].spec()
+    assert (mixed.allocator, mixed.ratio, mixed.ratios) == ("uniform", 0.3, {"a": 0.5})
+    budget = parse(candidates=[{"budget": {"macs": "3x"}}]).candidates[0]
+    assert (budget.spec().allocator, budget.asked) == ("budget", "macs 3x")
+
+
+def test_ratios_from_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "ratios.yaml").write_text("criterion: l1_norm\nallocator: per_layer\nratios:\n  stem.0: 0.25\n")
+    (tmp_path / "plain.yaml").write_text("stem.0: 0.5\n")
+    recipe = tmp_path / "recipe.yaml"
+    candidates = [{"ratios_from": "ratios.yaml"}, {"ratios_from": "plain.yaml", "criterion": "l2_norm", "name": "mine"}]
+    recipe.write_text(yaml.safe_dump({**GOOD, "candidates": candidates}))
+    config = load_config(recipe)
+    first, second = config.candidates
+    assert (first.title, first.criterion, first.ratios) == ("ratios", "l1_norm", {"stem.0": 0.25})
+    assert (second.title, second.criterion, second.ratios) == ("mine", "l2_norm", {"stem.0": 0.5})
+    assert parse_config(yaml.safe_load(config.to_yaml()), "elsewhere") == config  # the file is not needed again
+    for text, words in [("[", "not YAML"), ("- 1", "no ratios"), ("stem.0: half", "half"), ("ratios: {a: 2}", "2")]:
+        (tmp_path / "plain.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_config(recipe)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +93,31 @@ def test_defaults_are_those_of_the_engine() -> None:
         ({"data": {"test": 0.6, "validation": 0.5}}, ["data", "nothing to train on"]),
         ({"source": {"model": "runs:/abc/model"}}, ["source.model", "models:/name@alias"]),
         ({"source": {"model": "models:/m@challenger"}}, ["registration.alias", "source's own alias"]),
-        ({"candidates": [{"ratio": 0.5}, {"ratio": 0.5}]}, ["two candidates", "l2_norm-uniform-0.5"]),
+        ({"candidates": [{"ratio": 0.5}, {"ratio": 0.5}]}, ["two candidates", "reconstruction-uniform-0.5"]),
+        ({"candidates": [{}]}, ["candidates[0]", "does not say what goes"]),
+        ({"candidates": [{"allocator": "per_layer"}]}, ["candidates[0]", "does not say what goes"]),
+        ({"candidates": [{"ratio": 0.5, "allocator": "per_layer"}]}, ["candidates[0]", "no `ratios`"]),
+        ({"candidates": [{"ratio": 0.5, "budget": {"macs": "2x"}}]}, ["candidates[0]", "`ratio` and `budget`"]),
+        ({"candidates": [{"index": {"a": "1"}, "ratios": {"a": 0.5}}]}, ["candidates[0]", "`index` and `ratios`"]),
+        ({"candidates": [{"budget": {"macs": "2x"}, "allocator": "slamp"}]}, ["candidates[0]", "'slamp'"]),
+        ({"candidates": [{"budget": {"mac": "2x"}}]}, ["candidates[0].budget", "did you mean 'macs'"]),
+        ({"candidates": [{"budget": {"macs": "fast"}}]}, ["candidates[0].budget", "'fast'", '"2.0x"']),
+        ({"candidates": [{"index": {"stem.0": "3, 8-x"}}]}, ["candidates[0].index", "'8-x' at column 4", "stem.0"]),
+        ({"candidates": [{"index": {"stem.0": 2.5}}]}, ["candidates[0].index", "2.5", "stem.0"]),
+        ({"candidates": [{"ratio": 0.5, "compensation": "sequental"}]}, ["compensation", "did you mean 'sequential'"]),
+        ({"candidates": [{"ratio": 0.5, "steps": 0}]}, ["candidates[0].steps", "0"]),
+        ({"candidates": [{"ratios_from": "none.yaml"}]}, ["candidates[0]", "none.yaml", "secateur recommend"]),
+        ({"candidates": [{"ratios_from": "a.yaml", "ratios": {"a": 0.5}}]}, ["`ratios` and `ratios_from`"]),
+        ({"calibration": {"sample": 3}}, ["calibration.sample", "did you mean 'samples'"]),
+        ({"calibration": {"samples": -1}}, ["calibration.samples", "-1"]),
+        (
+            {"calibration": {"samples": 0}, "candidates": [{"ratio": 0.5, "compensation": "sequential"}]},
+            ["compensation 'sequential' needs data", "calibration.samples"],
+        ),
+        (
+            {"calibration": {"samples": 0}, "candidates": [{"ratio": 0.5, "recalibrate_bn": True}]},
+            ["recalibrate_bn needs data", "calibration.samples"],
+        ),
         ({"registration": {"alias": "latest"}}, ["registration.alias", "latest"]),
     ],
 )
@@ -101,4 +176,4 @@ def test_the_prefect_form_gets_the_descriptions() -> None:
     schema = CompressConfig.model_json_schema()
     ratio = schema["$defs"]["Candidate"]["properties"]["ratio"]
     assert re.search("fraction of the channels", ratio["description"])
-    assert ratio["exclusiveMaximum"] == 1
+    assert ratio["anyOf"][0]["exclusiveMaximum"] == 1

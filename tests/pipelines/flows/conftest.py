@@ -1,4 +1,4 @@
-"""The compress flow for real, four times in a row, by one worker: a Prefect server takes long to start."""
+"""The compress flow for real, five times in a row, by one worker: a Prefect server takes long to start."""
 
 import shutil
 from collections.abc import Callable
@@ -30,6 +30,7 @@ class Flows:
     first: Flow
     repeated: Flow  # the same again
     chained: Flow  # compresses the version that the first made
+    kinds: Flow  # other ways to say what goes
     lossy: Flow  # one candidate cannot be pruned, another cannot be exported
 
 
@@ -60,6 +61,20 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
             candidates=[{"ratio": 0.4}],
             gate={"max_accuracy_drop": 1},
         )
+        ratios = folder / "ratios.yaml"
+        ratios.write_text("criterion: l2_norm\nratios: {stem.0: 0.25, stage2.1.conv1: 0.5}\n")
+        kinds = _run(
+            _copy(first.uri, folder / "kinds"),
+            source={"model": "models:/digits-resnet/1"},
+            calibration={"samples": 4000},
+            candidates=[
+                {"index": {"stage1.0.conv1": "11, 0, 1, 3-10"}},
+                {"ratios_from": str(ratios)},
+                {"budget": {"latency_ms": "1.3x"}},
+            ],
+            finetune={"epochs": 0},
+            gate={"max_accuracy_drop": 1},
+        )
         patch.setattr(stages, "prune_candidate", _some_cannot_be_pruned)
         patch.setattr(stages, "register_candidate", _some_cannot_be_exported)
         lossy = _run(
@@ -72,7 +87,7 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
                 "regularization": {"kind": "bn_l1", "epochs": 1},
             },
         )
-    return Flows(first, repeated, chained, lossy)
+    return Flows(first, repeated, chained, kinds, lossy)
 
 
 def _run(uri: str, **changes: object) -> Flow:

@@ -65,14 +65,22 @@ def artifact(uri: str, run_id: str, name: str, folder: Path) -> Path:
 def test_the_rows_are_true(flows: Flows) -> None:
     comparison = flows.first.comparison
     source, mild, bold, hopeless = comparison.rows
-    assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.3", "l2_norm-slamp-0.6", "hopeless"]
+    assert [row.title for row in comparison.rows] == [
+        "source",
+        "reconstruction-uniform-0.3",
+        "l2_norm-slamp-0.6",
+        "hopeless",
+    ]
     assert source.accuracy > 0.97
     assert mild.channels_removed == pytest.approx(0.3, abs=0.05)
     assert bold.channels_removed == pytest.approx(0.6, abs=0.05)
     assert source.params > mild.params > bold.params > hopeless.params
     assert source.macs > mild.macs > bold.macs
     assert source.size_bytes > mild.size_bytes > bold.size_bytes
-    assert mild.accuracy > mild.accuracy_after_pruning  # fine-tuning brought something
+    assert mild.accuracy_after_pruning > mild.accuracy_after_cut + 0.2  # compensation brought something
+    assert bold.accuracy_after_pruning == bold.accuracy_after_cut  # it was switched off
+    assert bold.accuracy > bold.accuracy_after_pruning  # fine-tuning brought something
+    assert source.accuracy_after_cut == source.accuracy_after_pruning == source.accuracy
     assert all(row.latency_p50_ms > 0 for row in comparison.rows)
     assert [row.version for row in comparison.rows] == [1, 2, 3, None]
     assert not hopeless.passed
@@ -96,7 +104,11 @@ def test_runs_have_parent_baseline_candidates_and_the_same_metric_names(flows: F
         metrics = runs["baseline" if row.title == "source" else row.title].data.metrics
         assert metrics["accuracy"] == row.accuracy
         assert metrics["params"] == row.params
+        assert metrics["accuracy_after_cut"] == row.accuracy_after_cut
+        assert metrics["accuracy_after_pruning"] == row.accuracy_after_pruning
     assert runs["hopeless"].data.params["ratio"] == "0.97"
+    assert runs["reconstruction-uniform-0.3"].data.params["compensation"] == "sequential"
+    assert {run.data.params["calibration_samples"] for name, run in runs.items() if name != "baseline"} == {"256"}
     assert len(client.get_metric_history(runs["hopeless"].info.run_id, "train_loss")) == 2
 
 
@@ -142,6 +154,9 @@ def test_artifacts_tell_the_same_as_the_rows(flows: Flows, tmp_path: Path) -> No
     import pruning_core as pc
 
     for name, run in children(uri, comparison).items():
+        if name == comparison.rows[1].title:
+            repairs = json.loads(artifact(uri, run.info.run_id, "compensation.json", tmp_path).read_text())
+            assert {"layer", "ridge", "error_before", "error_after"} <= set(repairs[0])
         if name != "baseline":
             plan = pc.PruningPlan.from_json(artifact(uri, run.info.run_id, "plan.json", tmp_path).read_text())
             assert plan.cuts
@@ -208,6 +223,7 @@ def test_other_work_is_not_taken_for_the_same(own_copy: str, tmp_path: Path) -> 
     assert not found(finetune={"epochs": 3})
     assert not found(candidates=[{"ratio": 0.3}])
     assert not found(data={"seed": 1})
+    assert not found(calibration={"samples": 255})
     Store(own_copy).client.delete_model_version("digits-resnet", "2")
     assert not found()
 
@@ -225,21 +241,53 @@ def test_a_version_can_be_compressed_again(flows: Flows, tmp_path: Path) -> None
     assert Store(uri).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
 
 
+def test_what_goes_can_be_named_in_every_way(flows: Flows, tmp_path: Path) -> None:
+    """Exact channels, ratios from a file, a latency; all that the training split holds where more images were asked for."""
+    import pruning_core as pc
+
+    uri, comparison = flows.kinds.uri, flows.kinds.comparison
+    assert not comparison.failures
+    assert (comparison.calibrated_on, comparison.calibration_asked) == (len(DATA.train), 4000)
+    source, index, ratios, latency = comparison.rows
+    titles = ["index-stage1.0.conv1", "ratios", "reconstruction-latency_ms-1.3x"]
+    assert [row.title for row in comparison.rows[1:]] == titles
+    runs = children(uri, comparison)
+    plans = {
+        row.title: pc.PruningPlan.from_json(
+            artifact(uri, runs[row.title].info.run_id, "plan.json", tmp_path / str(number)).read_text()
+        )
+        for number, row in enumerate(comparison.rows[1:])
+    }
+    (cut,) = plans[index.title].cuts
+    assert (cut.group, cut.keep) == ("stage1.0.conv1", (2, *range(12, 32)))
+    assert index.accuracy_after_pruning >= index.accuracy_after_cut
+    assert {cut.group: cut.ratio for cut in plans[ratios.title].cuts} == {"stem.0": 0.25, "stage2.1.conv1": 0.5}
+    assert latency.latency_predicted_ms is not None
+    assert latency.speedup_predicted is not None
+    assert 1.3 <= latency.speedup_predicted < 4
+    assert runs[latency.title].data.metrics["latency_predicted_ms"] == latency.latency_predicted_ms
+    assert latency.params < source.params
+    home = Path(uri.removeprefix("sqlite:///")).parents[1]
+    (table,) = (home / "latencies").glob("*.json")
+    assert pc.LatencyTable.from_json(table.read_text()).known
+    assert {row.asked for row in comparison.rows[1:]} == {"index", "per layer", "latency_ms 1.3x"}
+
+
 def test_a_lost_candidate_costs_the_others_nothing(flows: Flows) -> None:
     uri, comparison = flows.lossy.uri, flows.lossy.comparison
-    assert [row.title for row in comparison.rows] == ["source", "l2_norm-uniform-0.25"]
+    assert [row.title for row in comparison.rows] == ["source", "reconstruction-uniform-0.25"]
     assert [(failure.title, failure.reason) for failure in comparison.failures] == [
-        ("l2_norm-uniform-0.5", "the saw is blunt"),
-        ("l2_norm-uniform-0.35", "no export today"),
+        ("reconstruction-uniform-0.5", "the saw is blunt"),
+        ("reconstruction-uniform-0.35", "no export today"),
     ]
     statuses = {name: run.info.status for name, run in children(uri, comparison).items()}
     assert statuses == {
         "baseline": "FINISHED",
-        "l2_norm-uniform-0.25": "FINISHED",
-        "l2_norm-uniform-0.35": "FAILED",
-        "l2_norm-uniform-0.5": "FAILED",
+        "reconstruction-uniform-0.25": "FINISHED",
+        "reconstruction-uniform-0.35": "FAILED",
+        "reconstruction-uniform-0.5": "FAILED",
     }
-    assert comparison.challenger == "l2_norm-uniform-0.25"
+    assert comparison.challenger == "reconstruction-uniform-0.25"
     assert flows.lossy.after[1] == flows.lossy.before[1] + 1
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ def model(title: str, validation: float, test: float, params: int = 100) -> Comp
         title=title,
         method="l2_norm/uniform",
         ratio=0.5,
+        asked="0.5",
         channels=30,
         channels_before=40,
         size=Size(params=params, macs=10 * params, size_bytes=4 * params),
         model=ModelRef(factory="a:b", kwargs={}, plans=(), weights="w", trust=()),
+        after_cut=Accuracy(0.05, 0.1),
         after_pruning=Accuracy(0.1, 0.2),
         accuracy=Accuracy(validation, test),
     )
@@ -38,6 +41,7 @@ def test_factors_and_shares() -> None:
     assert row.channels_removed == 0.25
     assert row.accuracy == 0.96
     assert row.accuracy_after_pruning == 0.2
+    assert row.accuracy_after_cut == 0.1
     assert row.accuracy_drop == pytest.approx(-0.01)
 
 
@@ -67,11 +71,26 @@ def test_the_reports_say_it_all(tmp_path: Path) -> None:
     assert "no: lost" in table
     assert {line.count("|") for line in table.splitlines()} == {len(report.COLUMNS) + 1}
     assert not report.describe_parent(result, "m").startswith(("|", "#"))
+    assert "Calibrated" not in report.describe_parent(result, "m")
+    short = dataclasses.replace(result, calibrated_on=300, calibration_asked=1024)
+    assert "Calibrated on 300 images of the training split, all that it holds (1024 were asked for)." in (
+        report.describe_parent(short, "m")
+    )
     frame = report.to_frame(result)
     assert list(frame["title"]) == ["source", "a", "b|c"]
     path = tmp_path / "plot.png"
     report.accuracy_latency_plot(result, path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_predicted_latency_is_told_beside_the_measured_one() -> None:
+    quick = dataclasses.replace(model("a", 0.97, 0.96), predicted_ms=1.5, predicted_speedup=3.0)
+    source, row = comparison((quick, 4.0)).rows
+    assert (row.latency_predicted_ms, row.speedup_predicted, row.speedup) == (1.5, 3.0, 2.0)
+    text = report.describe_version(row, source, "m", 7, "1", "abc")
+    assert "predicted 1.500 ms in its layers, 3.00x faster" in text
+    assert "measured at 4.000 ms, 2.00x faster" in text
+    assert "4.00 ms (2.00x), predicted 3.00x" in report.to_markdown(comparison((quick, 4.0)))
 
 
 def test_version_texts() -> None:

@@ -9,7 +9,7 @@ from pipelines.config import Measure
 from pipelines.data import load_data
 from pipelines.models import digits_resnet
 from pipelines.steps.measure import measure
-from pipelines.steps.prune import describe_source, prune
+from pipelines.steps.prune import Request, describe_source, prune
 from pruning_core import PruningSpec
 
 DATA = load_data(DataSection())
@@ -53,7 +53,8 @@ def test_pruning_writes_a_plan_and_smaller_weights(tmp_path: Path) -> None:
     source = ref(16, tmp_path)
     before = Path(source.weights).read_bytes()
     baseline = describe_source(source, DATA)
-    pruned = prune("half", PruningSpec(ratio=0.5, min_channels=2), source, DATA, tmp_path / "work")
+    request = Request(title="half", asked="0.5", ratio=0.5, spec=PruningSpec(ratio=0.5, min_channels=2))
+    pruned = prune(request, source, DATA, tmp_path / "work")
     assert pruned.removed == pytest.approx(0.5)
     assert pruned.size.params < baseline.size.params / 3
     assert pruned.size.macs < baseline.size.macs / 3

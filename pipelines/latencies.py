@@ -1,0 +1,44 @@
+"""The latency table of this machine: what was measured is kept in the data folder, so that it is measured once."""
+
+import functools
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+import pruning_core as pc
+from pipelines.environment import data_folder
+from pipelines.errors import DataError
+
+
+def table_path(threads: int) -> Path:
+    """One file per machine, version of torch and number of threads: times of one say nothing about another."""
+    parts = (platform.node() or "machine", platform.machine(), f"torch-{torch.__version__}", f"{threads}-threads")
+    return data_folder() / "latencies" / (re.sub(r"[^\w.+-]+", "-", "-".join(parts)) + ".json")
+
+
+def latency_table(threads: int) -> pc.LatencyTable:
+    """What is known so far; it learns more while it is used. Raises DataError for a damaged file."""
+    return _table(table_path(threads), threads)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(path: Path, threads: int) -> pc.LatencyTable:
+    if not path.exists():
+        return pc.LatencyTable(threads=threads)
+    try:
+        return pc.LatencyTable.from_json(path.read_text(encoding="utf-8"))
+    except (pc.SpecError, OSError, UnicodeDecodeError) as exc:
+        what = exc.what if isinstance(exc, pc.SpecError) else str(exc)
+        raise DataError(what, str(path), "delete the file; it is measured anew") from exc
+
+
+def keep(table: pc.LatencyTable) -> None:
+    """Write what is known; a reader never sees half a file."""
+    path = table_path(table.threads)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(table.to_json(), encoding="utf-8")
+    new.replace(path)

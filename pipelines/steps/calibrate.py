@@ -1,0 +1,36 @@
+"""Calibration data: images of the training split, and of no other."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+import pruning_core as pc
+from pipelines.data import Data
+
+BATCH = 128
+
+
+class CalibrationOptions(Protocol):
+    """The `calibration` section of the configuration is one."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def calibration_size(data: Data, options: CalibrationOptions) -> int:
+    """How many images are used: those that were asked for, or all that the training split holds."""
+    return min(options.samples, len(data.train))
+
+
+def calibration_of(data: Data, options: CalibrationOptions) -> pc.Calibration | None:
+    """Labelled batches, drawn at random, the same for the same seed; None where none are wanted."""
+    size = calibration_size(data, options)
+    if size == 0:
+        return None
+    chosen = np.random.default_rng(options.seed).permutation(len(data.train))[:size]
+    parts = np.array_split(chosen, -(-size // BATCH))
+    batches = [(torch.from_numpy(data.train.x[part]), torch.from_numpy(data.train.y[part])) for part in parts]
+    return pc.Calibration(batches, labelled=True)
