@@ -118,6 +118,9 @@ def locate(original: dict[str, Tensor], pruned: dict[str, Tensor]) -> Keep:
         before = original.get(name)
         if before is None or before.shape == after.shape or before.ndim != after.ndim:
             continue
+        if before.ndim == 1:
+            keep[name] = {0: _in_order(before, after)}
+            continue
         values, order = before.flatten().sort()
         at = torch.searchsorted(values, after.detach().flatten()).clamp(max=len(values) - 1)
         places = torch.stack(torch.unravel_index(order[at], before.shape)).view(before.ndim, *after.shape)
@@ -127,6 +130,16 @@ def locate(original: dict[str, Tensor], pruned: dict[str, Tensor]) -> Keep:
             if before.shape[axis] != after.shape[axis]
         }
     return keep
+
+
+def _in_order(before: Tensor, after: Tensor) -> tuple[int, ...]:
+    """Positions of the kept entries of a vector, ascending: of equal values, the first that comes after the last one."""
+    found: list[int] = []
+    wanted = after.detach().tolist()
+    for position, value in enumerate(before.tolist()):
+        if len(found) < len(wanted) and value == wanted[len(found)]:
+            found.append(position)
+    return tuple(found)
 
 
 def _copy_tensors(model: nn.Module) -> dict[str, Tensor]:
