@@ -5,11 +5,13 @@ result.model, result.plan, result.report
 """
 
 from pruning_core.api import PruneResult, apply, inspect, plan, prune
+from pruning_core.calibration import Calibration
 from pruning_core.cost import Cost, cost
 from pruning_core.coupling.rules import Context, Sym, rule
 from pruning_core.criteria import CRITERIA
 from pruning_core.errors import ModelError, PlanError, PruningError, SpecError, VerifyError
 from pruning_core.latency import measure_latency
+from pruning_core.latency_table import LatencyTable
 from pruning_core.persist import load, rebuild, save
 from pruning_core.plan import GroupCut, PruningPlan, TensorSlice
 from pruning_core.report import ModelReport, PruneReport
@@ -17,9 +19,11 @@ from pruning_core.spec import PruningSpec
 
 __all__ = [
     "CRITERIA",
+    "Calibration",
     "Context",
     "Cost",
     "GroupCut",
+    "LatencyTable",
     "ModelError",
     "ModelReport",
     "PlanError",

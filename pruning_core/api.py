@@ -7,21 +7,25 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pruning_core.calibration import Calibration
+from pruning_core.compensation import compensate
 from pruning_core.cost import cost_of
 from pruning_core.coupling.analysis import Decisions, resolve
 from pruning_core.coupling.groups import channel_groups
+from pruning_core.damage import Damages
 from pruning_core.draft import Draft
 from pruning_core.errors import PlanError, SpecError, VerifyError, nearest
 from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_shapes
 from pruning_core.inputs import ExampleInputs
+from pruning_core.latency_table import LatencyTable
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
-from pruning_core.planner import make_plan, redraft, reference, throwaway
+from pruning_core.planner import make_plan, redraft, throwaway, verified
 from pruning_core.report import ModelReport, PruneReport, layer_rows
+from pruning_core.select import Scorer
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject, study
 from pruning_core.surgery import cut_copy
-from pruning_core.verify import compare
 
 CHECKS = ("structure", "numeric")
 
@@ -45,13 +49,24 @@ def inspect(model: nn.Module, example_inputs: object) -> ModelReport:
     return ModelReport(layer_rows(model, subject.trace, groups), cost_of(model, subject.trace))
 
 
-def plan(model: nn.Module, example_inputs: object, spec: PruningSpec, calibration: object = None) -> PruningPlan:
+def plan(
+    model: nn.Module,
+    example_inputs: object,
+    spec: PruningSpec,
+    calibration: object = None,
+    *,
+    latencies: LatencyTable | None = None,
+) -> PruningPlan:
     """Decide what goes. The plan has been tried on a copy without weights: `apply` will succeed on this model.
+
+    `calibration`: unlabelled inputs (a tensor, batches, a `Calibration`), where the spec's criterion reads data.
 
     Raises: SpecError, ModelError, VerifyError. The model is not changed.
     """
-    _no_calibration(calibration)
-    return make_plan(study(model, ExampleInputs.of(example_inputs)), spec)[0]
+    data = Calibration.of(calibration)
+    subject = study(model, ExampleInputs.of(example_inputs))
+    spec = spec.resolved(data is not None)
+    return make_plan(subject, spec, scorer_of(subject, spec, data, latencies))[0]
 
 
 def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) -> nn.Module:
@@ -70,52 +85,74 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
             "apply the plan to the model it was made for, with inputs of the same shapes, or re-plan",
         )
     draft = redraft(subject, plan)
+    if {c.tensor: c.numbers for c in draft.slices if c.numbers} != {c.tensor: c.numbers for c in plan.slices if c.numbers}:
+        raise PlanError(
+            "the model's buffers hold other channel numbers than the plan's",
+            type(model).__name__,
+            "apply the plan to the model it was made for, or re-plan",
+        )
     return _apply(subject, draft, plan)
 
 
 def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:
     pruned = throwaway(subject, list(plan.slices), list(plan.mends), list(plan.rescales))
-    undone = frozenset(rescale.call for rescale in plan.rescales)
-    mismatch = compare(reference(subject, draft), subject.retrace(pruned), undone)
+    mismatch = verified(subject, draft, pruned)[1]
     if mismatch is not None:
         raise VerifyError(mismatch.detail, f"module {mismatch.module!r}", "re-plan this model")
     return cut_copy(subject.model, plan.slices, plan.mends, plan.rescales)
 
 
 def prune(
-    model: nn.Module, example_inputs: object, spec: PruningSpec, calibration: object = None, *, check: str = "structure"
+    model: nn.Module,
+    example_inputs: object,
+    spec: PruningSpec,
+    calibration: object = None,
+    *,
+    check: str = "structure",
+    latencies: LatencyTable | None = None,
 ) -> PruneResult:
-    """Plan, cut a copy, verify. `check="numeric"` also compares numbers with the muted original on the example inputs.
+    """Plan, cut a copy, verify, and mend what the copy lost (`spec.compensation`) where there is calibration data.
 
+    `calibration`: a tensor [N, ...], batches of inputs, or a `Calibration`; labels are only needed by gradient criteria.
+    `check="numeric"` also compares numbers with the muted original on the example inputs, before anything is mended.
     Raises: SpecError, ModelError, VerifyError. The caller's model is bit-identical afterwards.
     """
     if check not in CHECKS:
         raise SpecError(f"check {check!r} is unknown", "check", nearest(check, CHECKS))
-    _no_calibration(calibration)
+    data = Calibration.of(calibration)
     start = time.perf_counter()
     subject = study(model, ExampleInputs.of(example_inputs))
-    decided, draft = make_plan(subject, spec)
+    spec = spec.resolved(data is not None)
+    if spec.compensation != "none" and data is None:
+        fix = "pass calibration=..., unlabelled inputs are enough, or compensation='none'"
+        raise SpecError(f"compensation {spec.compensation!r} needs calibration data", "calibration", fix)
+    decided, draft = make_plan(subject, spec, scorer_of(subject, spec, data, latencies))
     pruned = cut_copy(model, decided.slices, decided.mends, decided.rescales)
     error = None
     on_meta = any(t.device.type == "meta" for t in subject.tensors.values())
     if check == "numeric" and not on_meta:
         error = mask_error(model, pruned, draft.prediction, subject.inputs)
-    after = draft.retraced
+    repairs = compensate(subject, pruned, draft, data, spec) if data is not None and not on_meta else ()
     report = PruneReport(
         before=cost_of(model, subject.trace),
-        after=cost_of(pruned, after),
+        after=cost_of(pruned, draft.retraced),
         channels_before=decided.channels_before,
         channels_after=decided.channels_after,
         mask_error=error,
         seconds=time.perf_counter() - start,
+        repairs=repairs,
     )
     return PruneResult(pruned, decided, report)
 
 
-def _no_calibration(calibration: object) -> None:
-    if calibration is not None:
-        raise SpecError(
-            "calibration data was given, and no criterion of this version reads data",
-            "calibration",
-            "leave it out: l2_norm, l1_norm and geometric_median look at weights only",
-        )
+def scorer_of(subject: Subject, spec: PruningSpec, data: Calibration | None, latencies: LatencyTable | None) -> Scorer:
+    """What scores the channels. Raises: SpecError for a criterion that reads data when there is none."""
+    damages = None
+    if spec.criterion == "reconstruction":
+        if data is None:
+            fix = "pass calibration=..., unlabelled inputs are enough, or use 'l2_norm'"
+            raise SpecError("criterion 'reconstruction' needs calibration data", "calibration", fix)
+        damages = Damages(subject, data, spec.seed)
+    scorer = Scorer(subject.tensors, spec.criterion, damages)
+    scorer.latencies = latencies or (LatencyTable() if "latency_ms" in spec.budget else None)
+    return scorer

@@ -20,13 +20,17 @@ from pruning_core.trace import Op
 Rewrite = Callable[[Prediction, Op], dict[int, Any]]
 
 
-def new_arguments(prediction: Prediction, op: Op) -> dict[int, Any]:
-    """Position of an argument -> its value after the cut, for those arguments that change."""
+def planned(prediction: Prediction, op: Op) -> dict[int, Any]:
+    """Position of an argument -> its value after the cut, for the arguments that may change."""
     rewrite = _TABLE.get(op.name.removeprefix("aten."))
     if rewrite is None:
         return {}
-    changed = rewrite(prediction, op)
-    return {k: new for k, new in changed.items() if k < len(op.args) and new != op.args[k] and new is not None}
+    return {k: new for k, new in rewrite(prediction, op).items() if k < len(op.args) and new is not None}
+
+
+def new_arguments(prediction: Prediction, op: Op) -> dict[int, Any]:
+    """The same, for those arguments alone that do change."""
+    return {k: new for k, new in planned(prediction, op).items() if new != op.args[k]}
 
 
 def _out(prediction: Prediction, op: Op) -> tuple[int, ...]:
@@ -113,14 +117,32 @@ def _conv(prediction: Prediction, op: Op) -> dict[int, Any]:
 
 
 def _pad(prediction: Prediction, op: Op) -> dict[int, Any]:
+    """Amounts that add count the kept ones among the added, at the ends of the output; those that cut, of the input."""
     pad = list(op.args[1])
-    axes = prediction.analysis.axes[op.outputs()[0].index]
-    for k in range(len(pad) // 2):
-        keeps = prediction.keeps[axes[-1 - k]]
-        for side, part in ((0, keeps[: max(pad[2 * k], 0)]), (1, keeps[len(keeps) - max(pad[2 * k + 1], 0) :])):
-            if pad[2 * k + side] > 0:
-                pad[2 * k + side] = int(np.sum(part))
+    before, after = (prediction.analysis.axes[value.index] for value in (op.args[0], op.outputs()[0]))
+    for k, amount in enumerate(pad):
+        keeps = prediction.keeps[(after if amount > 0 else before)[-1 - k // 2]]
+        part = keeps[len(keeps) - abs(amount) :] if k % 2 else keeps[: abs(amount)]
+        pad[k] = int(np.sign(amount)) * int(part.sum())
     return {1: tuple(pad)}
+
+
+def _roll(prediction: Prediction, op: Op) -> dict[int, Any]:
+    """A shift becomes the number of kept positions that it carries round the end."""
+    many = isinstance(op.args[1], tuple)
+    shifts, dims = (op.args[k] if many else (op.args[k],) for k in (1, 2)) if len(op.args) > 2 else ((), ())
+    found: list[int] = []
+    for shift, dim in zip(shifts, dims, strict=False):
+        keeps = prediction.keeps[_axis(prediction, op, dim)]
+        carried = abs(shift) % len(keeps)
+        part = keeps[len(keeps) - carried :] if shift > 0 else keeps[:carried]
+        found.append(shift if keeps.all() else int(np.sign(shift)) * int(part.sum()))
+    return {1: tuple(found) if many else found[0]} if found else {}
+
+
+def _norm_sizes(prediction: Prediction, op: Op) -> dict[int, Any]:
+    shape = prediction.shape(op.args[0])
+    return {3: shape[0], 4: shape[1], 5: int(np.prod(shape[2:])), **_norm_groups(6)(prediction, op)}
 
 
 _TABLE: dict[str, Rewrite] = {
@@ -137,8 +159,48 @@ _TABLE: dict[str, Rewrite] = {
     "select": _select,
     "narrow": _narrow,
     "group_norm": _norm_groups(1),
-    "native_group_norm": _norm_groups(6),
+    "native_group_norm": _norm_sizes,
+    "channel_shuffle": _norm_groups(1),
+    "native_channel_shuffle": _norm_groups(1),
+    "roll": _roll,
 }
+
+# Arguments that the shape of the output shows, so that they need no other proof.
+SIZES: dict[str, tuple[int, ...]] = {
+    f"aten.{name}": at
+    for names, at in (
+        ("view reshape _unsafe_view expand view_copy broadcast_to new_zeros new_ones new_empty new_full repeat tile", (1,)),
+        ("split split_with_sizes unsafe_split unsafe_split_with_sizes chunk unsafe_chunk repeat_interleave", (1,)),
+        ("tensor_split hsplit vsplit dsplit", (1,)),
+        ("zeros ones empty full rand randn", (0,)),
+        ("empty_strided", (0, 1)),
+        ("new_empty_strided", (1, 2)),
+        ("unflatten", (2,)),
+        ("affine_grid_generator", (1,)),  # the one size of [N, C, H, W] that its output does not have is not used
+    )
+    for name in names.split()
+}
+LAYOUT = frozenset({"memory_format", "pin_memory", "layout", "output_size", "non_blocking"})  # these compute nothing
+
+# Arguments that say which positions of an axis are read; proved by `same_places`.
+PLACES: dict[str, tuple[int, ...]] = {"aten.slice": (2, 3, 4), "aten.narrow": (2, 3), "aten.select": (2,)}
+
+
+def same_places(prediction: Prediction, op: Op, args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether the pruned call reads the kept ones of the positions that the original reads, in the same order."""
+    keeps = prediction.keeps[_axis(prediction, op, args[1])]
+    if args[1:] == others[1:] and keeps.all():
+        return True
+    places = _picked(op.name, args, len(keeps))
+    rank = np.cumsum(keeps) - 1
+    return np.array_equal(rank[places[keeps[places]]], _picked(op.name, others, int(keeps.sum())))
+
+
+def _picked(name: str, args: tuple[Any, ...], width: int) -> Ids:
+    if name == "aten.slice":
+        return np.arange(width)[slice(*args[2:5])]
+    start = args[2] % max(width, 1)
+    return np.arange(width)[start : start + (args[3] if name == "aten.narrow" else 1)]
 
 
 def node_mends(model: nn.Module, prediction: Prediction) -> list[AttributeMend]:

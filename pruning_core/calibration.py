@@ -48,7 +48,9 @@ class Calibration:
         if not isinstance(self.data, Tensor | Iterable):
             raise SpecError(f"calibration data is a {type(self.data).__name__}", "calibration", _GIVE)
         if isinstance(self.data, Iterator):
-            raise SpecError("calibration data can be read only once", "calibration", "pass a list of batches or a DataLoader")
+            raise SpecError(
+                "calibration data can be read only once", "calibration", "pass a list of batches or a DataLoader"
+            )
         if self.samples is not None and self.samples < 1:
             raise SpecError(f"samples is {self.samples}", "calibration.samples", "use at least 1")
 
@@ -76,7 +78,7 @@ class Calibration:
 
     def _batches(self) -> Iterator[Batch]:
         if isinstance(self.data, Tensor):
-            yield from (Batch(ExampleInputs.of(part)) for part in self.data.split(BATCH))
+            yield from (Batch(ExampleInputs.of(part)) for part in torch.split(self.data, BATCH))
             return
         assert isinstance(self.data, Iterable)
         for item in self.data:
@@ -90,7 +92,9 @@ class Calibration:
     def loss_of(self, outputs: object, target: object) -> Tensor:
         """Mean loss of a batch. Raises: SpecError without labels."""
         if not self.labelled:
-            raise SpecError("labels are needed and there are none", "calibration", "pass Calibration(batches, labelled=True)")
+            raise SpecError(
+                "labels are needed and there are none", "calibration", "pass Calibration(batches, labelled=True)"
+            )
         if self.loss is not None:
             return self.loss(outputs, target)
         logits = next(tree.tensors(outputs))

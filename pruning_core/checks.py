@@ -9,11 +9,12 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from pruning_core import tree
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
+from pruning_core.twin import modules_by_path
 
 
 def check_model(model: nn.Module) -> None:
     """Raises: ModelError for models that cannot be pruned as they are."""
-    for name, module in model.named_modules():
+    for name, module in modules_by_path(model).items():
         if any(
             isinstance(t, UninitializedParameter | UninitializedBuffer)
             for t in (*module._parameters.values(), *module._buffers.values())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 from torch import nn
 
@@ -46,13 +48,13 @@ def cost_of(model: nn.Module, trace: Trace) -> Cost:
     )
 
 
-def op_macs(op: Op) -> int:
-    """Multiply-accumulates of one call; only contractions count."""
-    shapes = [v.shape for v in op.inputs()]
+def op_macs(op: Op, shape: Callable[[Value], tuple[int, ...]] = lambda value: value.shape) -> int:
+    """Multiply-accumulates of one call; only contractions count. `shape` may give other shapes than the traced ones."""
+    shapes = [shape(v) for v in op.inputs()]
     outs = op.outputs()
     if not outs:
         return 0
-    out = prod(outs[0].shape)
+    out = prod(shape(outs[0]))
     name = op.name.removeprefix("aten.")
     if name.startswith("conv_transpose") or (name in {"convolution", "_convolution"} and op.args[6]):
         return prod(shapes[0]) * prod(shapes[1][1:])
@@ -106,15 +108,16 @@ def _peak(trace: Trace) -> int:
     for op in trace.ops:
         for value in op.outputs():
             if value.index not in size and value.index not in weights:
-                size[value.index] = 0 if _shares_memory(op) else _bytes(value)
+                size[value.index] = 0 if _shares_memory(op.func) else _bytes(value)
                 alive += size[value.index]
         peak = max(peak, alive)
         alive -= sum(size.get(index, 0) for index in ends.get(op.index, ()))
     return peak
 
 
-def _shares_memory(op: Op) -> bool:
-    return any(a.alias_info is not None for a in op.func._schema.arguments)
+@lru_cache(maxsize=4096)
+def _shares_memory(func: Any) -> bool:
+    return any(a.alias_info is not None for a in func._schema.arguments)
 
 
 def _bytes(value: Value) -> int:

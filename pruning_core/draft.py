@@ -9,6 +9,7 @@ import numpy as np
 
 from pruning_core.coupling.analysis import Analysis
 from pruning_core.coupling.groups import ChannelGroup, channel_groups
+from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.plan import AttributeMend, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
@@ -41,7 +42,7 @@ class Draft:
 def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
-    kept = kept_by_index(groups, spec.index, left) if spec.index else select(prunable, scorer, spec, even, analysis)
+    kept = kept_by_index(groups, spec.index, left) if spec.index else select(prunable, scorer, spec, even, analysis, left)
     return draft_of(analysis, groups, kept, left)
 
 
@@ -55,11 +56,29 @@ def draft_of(
 
 
 def slices_of(prediction: Prediction) -> list[TensorSlice]:
+    numbers = new_numbers(prediction)
     found: list[TensorSlice] = []
     for name, value in prediction.analysis.trace.tensors.items():
         for axis, ids in enumerate(prediction.analysis.axes[value.index]):
-            if not is_fixed(ids) and len(prediction.axis(ids)) < len(ids):
-                found.append(TensorSlice(tensor=name, axis=axis, width=len(ids), keep=prediction.kept(ids)))
+            now = numbers.get(value.index, ())
+            if not is_fixed(ids) and (len(prediction.axis(ids)) < len(ids) or now):
+                keep = prediction.kept(ids)
+                found.append(TensorSlice(tensor=name, axis=axis, width=len(ids), keep=keep, numbers=now))
+    return found
+
+
+def new_numbers(prediction: Prediction) -> dict[int, tuple[int, ...]]:
+    """The channel numbers in integer buffers after the cut, of those buffers where they change."""
+    found: dict[int, tuple[int, ...]] = {}
+    held = prediction.analysis.trace.positions
+    for op in prediction.analysis.trace.ops if held else ():
+        pick = known_pick(op)
+        if pick is not None and pick[1].index in held:
+            dim, value = pick
+            keeps = prediction.keeps[prediction.analysis.axes[op.args[0].index][dim]]
+            old = held[value.index]
+            if not keeps.all():
+                found[value.index] = tuple((np.cumsum(keeps) - 1)[old[keeps[old]]].tolist())
     return found
 
 

@@ -19,6 +19,7 @@ from pruning_core.plan import AttributeMend
 from pruning_core.prediction import Prediction
 from pruning_core.rescale import rescale_proposals
 from pruning_core.trace import Op, Trace
+from pruning_core.twin import modules_by_path
 
 MAX_TRIALS = 48
 _CONV_OPS = {f"aten.conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)}
@@ -27,7 +28,7 @@ SPLITS = {"aten.split", "aten.chunk", "aten.tensor_split", "aten.split_with_size
 
 def conv_mends(model: nn.Module, prediction: Prediction) -> list[AttributeMend]:
     """`groups` and `in_channels` (or `out_channels`) of convolution modules, from the predicted channels of their calls."""
-    modules = dict(model.named_modules())
+    modules = modules_by_path(model)
     found: dict[tuple[str, str], AttributeMend] = {}
     for op in prediction.analysis.trace.ops:
         module = modules.get(op.module)
@@ -82,7 +83,7 @@ def merge(mends: list[AttributeMend], more: list[AttributeMend]) -> list[Attribu
 def attribute_proposals(model: nn.Module, draft: Draft) -> Iterator[list[AttributeMend]]:
     """Sets of attribute changes to try, likeliest first: single attributes, then several of one module at once."""
     assert draft.mismatch is not None
-    modules = dict(model.named_modules())
+    modules = modules_by_path(model)
     ops = draft.analysis.trace.ops
     op = ops[draft.mismatch.op]
     done = {(m.module, m.attribute) for m in draft.mends}

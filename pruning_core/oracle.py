@@ -20,7 +20,7 @@ from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import VerifyError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.prediction import Prediction
-from pruning_core.trace import Op, Value, is_skipped, quiet_kernels
+from pruning_core.trace import Op, Value, is_skipped, operator_name, quiet_kernels
 from pruning_core.twin import like, named_tensors, twin
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}  # of the largest output
@@ -71,7 +71,7 @@ class _Muted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = str(func.overloadpacket)
+        name = operator_name(func)
         if not has_rule(name) and func._can_decompose():
             with self:
                 taken_apart = func.decompose(*args, **kwargs)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import lt
 from typing import Any
 
 from pruning_core.channels import from_ranges, to_ranges
@@ -43,6 +44,7 @@ class TensorSlice:
     axis: int
     width: int
     keep: tuple[int, ...]
+    numbers: tuple[int, ...] = ()  # of a buffer that holds channel numbers: what they are after the cut
 
     def __post_init__(self) -> None:
         _check_keep(self.keep, self.width, f"tensor {self.tensor!r} axis {self.axis}")
@@ -136,7 +138,10 @@ class PruningPlan:
                 cuts=tuple(
                     GroupCut(**c | {"keep": from_ranges(c["keep"]), "layers": tuple(c["layers"])}) for c in data["cuts"]
                 ),
-                slices=tuple(TensorSlice(**s | {"keep": from_ranges(s["keep"])}) for s in data["slices"]),
+                slices=tuple(
+                    TensorSlice(**s | {"keep": from_ranges(s["keep"]), "numbers": tuple(s.get("numbers", ()))})
+                    for s in data["slices"]
+                ),
                 mends=tuple(AttributeMend(**m) for m in data["mends"]),
                 rescales=tuple(Rescale(**r | {"positions": from_ranges(r["positions"])}) for r in data["rescales"]),
                 choices=tuple((a, b, c) for a, b, c in data["choices"]),
@@ -168,5 +173,5 @@ _OBVIOUS = {"in_channels", "out_channels", "in_features", "out_features", "num_f
 
 
 def _check_keep(keep: tuple[int, ...], width: int, where: str) -> None:
-    if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= width:
+    if not keep or keep[0] < 0 or keep[-1] >= width or not all(map(lt, keep, keep[1:])):
         raise PlanError(f"keep must be sorted, unique, not empty and inside [0, {width})", where, REPLAN)

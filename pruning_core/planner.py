@@ -24,9 +24,10 @@ from pruning_core.select import Scorer
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject
 from pruning_core.surgery import cut_copy, set_attributes, standard_mends
-from pruning_core.trace import real_twin
+from pruning_core.trace import Trace, real_twin
+from pruning_core.tree import is_prunable_dtype
 from pruning_core.twin import named_tensors
-from pruning_core.verify import compare
+from pruning_core.verify import Mismatch, compare
 
 MAX_ROUNDS = 80
 
@@ -45,27 +46,45 @@ def attempt(subject: Subject, draft: Draft, pruned: nn.Module | None = None) -> 
     """Run the pruned throw-away copy and write into the draft where it first disagrees."""
     if pruned is None:
         pruned = throwaway(subject, draft.slices, draft.mends, draft.rescales)
-    undone = frozenset(rescale.call for rescale in draft.rescales)
-    draft.retraced = subject.retrace(pruned)
-    draft.mismatch = compare(reference(subject, draft), draft.retraced, undone)
+    draft.retraced, draft.mismatch = verified(subject, draft, pruned)
 
 
-def reference(subject: Subject, draft: Draft) -> Prediction:
-    """What the pruned run is compared with. A run on real values is compared with the original on the pruned values.
+def verified(subject: Subject, draft: Draft, pruned: nn.Module) -> tuple[Trace, Mismatch | None]:
+    """The pruned copy's run, and where it first disagrees with the plan.
+
+    Where a run on real values disagrees, it is looked at again in double precision: rounding may decide how many boxes
+    are left.
+    """
+    retraced = subject.retrace(pruned)
+    mismatch = compare(reference(subject, draft) or draft.prediction, retraced, draft.rescales)
+    if mismatch is not None and subject.trace.real and draft.slices:
+        prediction = reference(subject, draft, double=True)
+        if prediction is not None:
+            precise = compare(prediction, subject.retrace(pruned, double=True), draft.rescales)
+            if precise is None or precise.op > mismatch.op:
+                mismatch = precise
+    return retraced, mismatch
+
+
+def reference(subject: Subject, draft: Draft, *, double: bool = False) -> Prediction | None:
+    """What a run on real values is compared with: the original on the pruned values; None where that is of no use.
 
     Where sizes depend on values (routing, detection), the original's own run says nothing about the pruned one: it is
     run again with the removed entries of its tensors at zero.
     """
     if not subject.trace.real or not draft.slices:
-        return draft.prediction
+        return None
     muted = real_twin(subject.model, copy=True)
     named = named_tensors(muted)
     for cut in draft.slices:
+        if cut.numbers or not is_prunable_dtype(named[cut.tensor].dtype):  # channel numbers stay as they are
+            continue
         gone = np.setdiff1d(np.arange(cut.width), cut.keep)
         named[cut.tensor].data.index_fill_(cut.axis, torch.from_numpy(gone).to(named[cut.tensor].device), 0)
-    trace = subject.retrace(muted)
+    trace = subject.retrace(muted, double=double)
     if trace.error is not None:
-        return draft.prediction
+        return None
+    trace.positions = subject.trace.positions
     same = 0  # calls until the runs part ways; choices are numbered by call
     for one, other in zip(trace.ops, subject.trace.ops, strict=False):
         if one.func is not other.func:
@@ -76,7 +95,7 @@ def reference(subject: Subject, draft: Draft) -> Prediction:
     prediction = Prediction(analysis, removed_labels(analysis, draft.slices))
     as_planned = {(c.tensor, c.axis): c.keep for c in draft.slices}
     fits = as_planned == {(c.tensor, c.axis): c.keep for c in slices_of(prediction)}
-    return prediction if fits else draft.prediction
+    return prediction if fits else None
 
 
 def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[AttributeMend], rescales: list[Rescale]) -> nn.Module:
@@ -85,7 +104,7 @@ def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[Attribute
 
 def check_prunable(draft: Draft, spec: PruningSpec) -> None:
     """Raises: ModelError with the reasons when a cut was asked for and no group of channels is open to one."""
-    if draft.kept or not (spec.ratio or spec.ratios):
+    if draft.kept or not (spec.ratio or spec.ratios or spec.budget):
         return
     reasons = dict.fromkeys(draft.left[g.name] for g in draft.groups if g.name in draft.left and g.layers)
     raise ModelError(
@@ -95,14 +114,13 @@ def check_prunable(draft: Draft, spec: PruningSpec) -> None:
     )
 
 
-def make_plan(subject: Subject, spec: PruningSpec) -> tuple[PruningPlan, Draft]:
-    """Plan, try, and lock what does not work until what is left verifies.
+def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer) -> tuple[PruningPlan, Draft]:
+    """Plan, try, and lock what does not work until what is left verifies. `spec` has no `auto` left in it.
 
     Raises: ModelError when the weights cannot be scored; VerifyError when not even an uncut copy traces like the model.
     """
     check_finite(subject.tensors)
     decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis, group_policy=spec.group_policy)
-    scorer = Scorer(subject.tensors, spec.criterion)
     even: frozenset[int] = frozenset()
     for _ in range(MAX_ROUNDS):
         draft = make_draft(resolve(subject.trace, decisions), scorer, spec, even)

@@ -24,21 +24,19 @@ class Prediction:
         self._alive: list[Ids] = []
 
     def axis(self, ids: Ids) -> Ids:
-        if is_fixed(ids):
-            return ids
-        key = id(ids)
-        if key not in self._cache:
+        known = self._cache.get(id(ids))
+        if known is None:
             keep = self.keeps[ids]
-            self._cache[key] = ids if keep.all() else ids[keep]
+            known = self._cache[id(ids)] = ids if is_fixed(ids) or keep.all() else ids[keep]
             self._alive.append(ids)
-        return self._cache[key]
+        return known
 
     def axes(self, value: Value) -> Axes:
         known = self.analysis.axes.get(value.index)
         return all_fixed(value.shape) if known is None else tuple([self.axis(ids) for ids in known])
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        return tuple(len(ids) for ids in self.axes(value))
+        return tuple([len(ids) for ids in self.axes(value)])
 
     def kept(self, ids: Ids) -> tuple[int, ...]:
         return tuple(np.flatnonzero(self.keeps[ids]).tolist())

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from pruning_core.compensation.report import Repair
 from pruning_core.cost import Cost, op_macs
 from pruning_core.coupling.groups import ChannelGroup, layer_of
 from pruning_core.tables import table
 from pruning_core.trace import Trace
+from pruning_core.twin import modules_by_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +82,7 @@ class PruneReport:
     channels_after: int
     mask_error: float | None  # None: only the structure was checked
     seconds: float
+    repairs: tuple[Repair, ...] = ()  # what the compensation brought, layer by layer
 
     @property
     def params_before(self) -> int:
@@ -103,7 +106,12 @@ class PruneReport:
         rows.insert(0, _row("channels", self.channels_before, self.channels_after))
         rows.append(_row("peak activations (bytes)", self.before.peak_activation_bytes, self.after.peak_activation_bytes))
         checked = "structure" if self.mask_error is None else f"structure and numbers (error {self.mask_error:.1e})"
-        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s"
+        mended = ""
+        if self.repairs:
+            before = sum(r.error_before for r in self.repairs) / len(self.repairs)
+            after = sum(r.error_after for r in self.repairs) / len(self.repairs)
+            mended = f"\ncompensated {len(self.repairs)} layers: mean error of their answers {before:.1%} -> {after:.1%}"
+        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s{mended}"
 
 
 def _row(label: str, before: int, after: int) -> tuple[str, str, str, str]:
@@ -112,8 +120,8 @@ def _row(label: str, before: int, after: int) -> tuple[str, str, str, str]:
 
 def layer_rows(model: nn.Module, trace: Trace, groups: Sequence[ChannelGroup]) -> tuple[LayerRow, ...]:
     """One row per layer that produces channels, in order of use."""
-    types = {name: type(module).__name__ for name, module in model.named_modules()}
-    params = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in model.named_modules()}
+    types = {name: type(module).__name__ for name, module in modules_by_path(model).items()}
+    params = {name: sum(p.numel() for p in m.parameters(recurse=False)) for name, m in modules_by_path(model).items()}
     macs: dict[str, int] = {}
     uses: dict[str, None] = {}
     names = {value.index: name for name, value in trace.tensors.items()}

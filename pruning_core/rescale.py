@@ -7,54 +7,23 @@ and their weights and biases are multiplied by old / new. Only rows that no othe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from pruning_core.calls import ATTENTION, constant_drift
+from pruning_core.degrees import JOINS, LAYERS, MOVES, PRODUCTS, SUMS, only_scales, replay
 from pruning_core.plan import Rescale
 from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Trace, Value
-from pruning_core.verify import Mismatch, constant_drift
+from pruning_core.verify import Mismatch
 
-_MOVES = {
-    f"aten.{name}"
-    for name in [
-        "view",
-        "reshape",
-        "_unsafe_view",
-        "permute",
-        "transpose",
-        "t",
-        "unsqueeze",
-        "squeeze",
-        "slice",
-        "select",
-        "unbind",
-        "split",
-        "chunk",
-        "flatten",
-        "unflatten",
-        "contiguous",
-        "clone",
-        "movedim",
-        "expand",
-        "split_with_sizes",
-        "narrow",
-        "to",
-        "dropout",
-        "flip",
-        "_to_copy",
-        "repeat_interleave",
-    ]
-}
 _Path = Sequence[tuple[Op, Value]]  # moves, each with the output that is followed
-_LINEAR = {"aten.linear": (0, 1, 2), "aten.conv1d": (0, 1, 2), "aten.conv2d": (0, 1, 2)}  # input, weight, bias
-
-
+_Rows = dict[str, frozenset[int]]  # parameter -> positions of its first axis
 _FILLS = {"aten.full", "aten.new_full", "aten.full_like", "aten.scalar_tensor"}
-_FIRST_FACTOR = {"aten.matmul", "aten.bmm", "aten.mm"}  # scaling the first operand scales the result
 
 
 def rescale_proposals(prediction: Prediction, retraced: Trace, mismatch: Mismatch) -> Iterator[list[Rescale]]:
@@ -79,91 +48,93 @@ class _Folder:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.names = {value.index: name for name, value in trace.tensors.items()}
-        self.producers = {value.index: op for op in trace.ops for value in op.outputs()}
+        self.producers: dict[int, Op] = {}
         self.readers: dict[int, list[Op]] = {}
         for op in trace.ops:
             for value in op.inputs():
                 self.readers.setdefault(value.index, []).append(op)
+            for value in op.outputs():  # the first one: later ones write into it, or give back what they were given
+                self.producers.setdefault(value.index, op)
         self.returned = {value.index for value in trace.outputs}
 
     def ways(self, call: int, change: float) -> Iterator[list[Rescale]]:
         """Ways to undo one changed constant (new / old = `change`), each a set of rescaled parameter entries."""
         op = self.trace.ops[call]
-        if op.name in _FILLS:  # the constant was put into a tensor first: look at the call that uses it
+        if not np.isfinite(change) or change <= 0:
+            return
+        if op.name in _FILLS:  # the constant was put into a tensor first: look at the one call that uses it
             made = op.outputs()[0].index
-            op = self.readers.get(made, [op])[0]
-            if op.args and isinstance(op.args[0], Value) and op.args[0].index == made:
+            readers = self.readers.get(made, [])
+            if len(readers) != 1 or made in self.returned or [v.index for v in readers[0].inputs()].index(made) == 0:
                 return
+            op = readers[0]
         factor = change if op.name == "aten.div" else 1 / change
-        attention = op.name == "aten.scaled_dot_product_attention"
-        if not np.isfinite(factor) or factor <= 0 or not (attention or op.name in {"aten.mul", "aten.div"}):
+        attention = op.name == ATTENTION
+        if not attention and op.name not in {"aten.mul", "aten.div"}:
             return
         for value in op.args[: 2 if attention else 1]:
             if isinstance(value, Value):
-                found = self._back(value, (), op)
-                if found:
-                    yield [Rescale(tensor=t, axis=0, positions=rows, factor=factor, call=call) for t, rows in found]
+                for layer, channels in itertools.islice(self._back(value), 4):
+                    rows = self._layer_rows(layer, channels)
+                    if rows and only_scales(self.trace, rows, op, value):
+                        yield [
+                            Rescale(tensor=name, axis=0, positions=tuple(sorted(picked)), factor=factor, call=call)
+                            for name, picked in rows.items()
+                        ]
+                        break
 
-    def _back(self, value: Value, path: _Path, reader: Op) -> list[tuple[str, tuple[int, ...]]] | None:
-        """The parameter rows behind a value that `reader` reads after the moves of `path`; None where there is no way."""
+    def _back(self, value: Value, path: _Path = ()) -> Iterator[tuple[Op, set[int]]]:
+        """The layers behind a value and the output channels of theirs that it holds, as far as the moves show."""
         op = self.producers.get(value.index)
-        if op is None or not op.args or not isinstance(op.args[0], Value):
-            return None
-        if op.name in _MOVES:
-            return self._back(op.args[0], ((op, value), *path), reader)
-        if op.name in _FIRST_FACTOR:  # scaling the first factor scales the product, if that goes nowhere else
-            whole = torch.zeros((), dtype=torch.long).expand(value.shape)
-            return self._back(op.args[0], (), op) if self._goes_only_to(value, whole, {0}, reader) else None
-        return self._rows(op, value, path, reader) if op.name in _LINEAR else None
+        if op is None or not op.args:
+            return
+        if op.name in LAYERS:
+            labels = _labels(value.shape, len(value.shape) - 1 if op.name == "aten.linear" else 1)
+            for step, result in path:
+                labels = replay(step, labels)[[v.index for v in step.outputs()].index(result.index)]
+            yield op, set(torch.unique(labels).tolist())
+        elif op.name in MOVES:
+            yield from self._back(op.args[0], ((op, value), *path))
+        elif op.name in JOINS:  # which part it is in, and what was moved since, is lost: the proof sees to it
+            for part in op.args[0]:
+                yield from self._back(part)
+        elif op.name in SUMS | PRODUCTS | {"aten.mul", "aten.div"} and isinstance(op.args[0], Value):
+            same = op.args[0].shape == value.shape and op.name not in PRODUCTS
+            yield from self._back(op.args[0], path if same else ())
 
-    def _rows(self, op: Op, value: Value, path: _Path, reader: Op) -> list[tuple[str, tuple[int, ...]]] | None:
-        """Which output channels of a layer reach the reader: label them, and replay the moves on the labels."""
-        _, w, b = _LINEAR[op.name]
-        weights = [arg for arg in (op.args[w], op.args[b] if len(op.args) > b else None) if arg is not None]
-        labels = _labels(value.shape, len(value.shape) - 1 if op.name == "aten.linear" else 1)
-        reached = set(torch.unique(_replay(labels, path)).tolist())
-        if not self._goes_only_to(value, labels, reached, reader):
+    def _layer_rows(self, layer: Op, channels: set[int]) -> _Rows | None:
+        """The parameter rows, of weight and bias, that make these output channels of a layer."""
+        rows: _Rows = {}
+        for weight in layer.args[1:3]:
+            if weight is not None:
+                part = self._rows(weight, channels)
+                if part is None:
+                    return None
+                rows |= part
+        return rows
+
+    def _rows(self, value: Value, wanted: set[int]) -> _Rows | None:
+        """The parameters that a weight or bias is made of, and the rows of theirs behind the wanted rows."""
+        if value.index in self.names:
+            return {self.names[value.index]: frozenset(wanted)}
+        op = self.producers.get(value.index)
+        if op is None or (op.name not in MOVES and op.name != "aten.cat"):
             return None
-        found: list[tuple[str, tuple[int, ...]]] = []
-        for weight in weights:
-            source = self._parameter(weight)
-            if source is None:
+        found: _Rows = {}
+        start = 0
+        for part in op.args[0] if op.name == "aten.cat" else op.args[:1]:
+            if op.name == "aten.cat":
+                mine = {k - start for k in wanted if start <= k < start + part.shape[0]}
+                start += part.shape[0]
+            else:
+                moved = replay(op, _labels(part.shape, 0))[[v.index for v in op.outputs()].index(value.index)]
+                behind = moved.reshape(moved.shape[0], -1)[:, 0].tolist()
+                mine = {behind[k] for k in wanted}
+            rows = self._rows(part, mine) if mine else {}
+            if rows is None:
                 return None
-            parameter, rows_of = source
-            rows = {int(rows_of[k]) for k in reached}
-            if not self._goes_only_to(parameter, _labels(parameter.shape, 0), rows, op):
-                return None
-            found.append((self.names[parameter.index], tuple(sorted(rows))))
+            found |= rows
         return found
-
-    def _parameter(self, weight: Value) -> tuple[Value, Any] | None:
-        """The parameter that a weight is, or is a part of, and the parameter's row behind each row of the weight."""
-        path: list[tuple[Op, Value]] = []
-        source = weight
-        while source.index not in self.names:
-            op = self.producers.get(source.index)
-            if op is None or op.name not in _MOVES or not isinstance(op.args[0], Value):
-                return None
-            path.insert(0, (op, source))
-            source = op.args[0]
-        rows = _replay(_labels(source.shape, 0), path)
-        return source, rows.reshape(rows.shape[0], -1)[:, 0].tolist()
-
-    def _goes_only_to(self, value: Value, labels: Any, wanted: set[int], reader: Op) -> bool:
-        """Whether entries with these labels are read by `reader` alone, once, however they are moved on the way."""
-        if value.index in self.returned and _meets(labels, wanted):
-            return False
-        for op in self.readers.get(value.index, ()):
-            if op is reader:
-                if sum(v.index == value.index for v in op.inputs()) > 1:
-                    return False
-            elif op.name in _MOVES and isinstance(op.args[0], Value) and op.args[0].index == value.index:
-                for out in op.outputs():
-                    if not self._goes_only_to(out, _replay(labels, ((op, out),)), wanted, reader):
-                        return False
-            elif _meets(labels, wanted):
-                return False
-        return True
 
 
 def _labels(shape: tuple[int, ...], axis: int) -> Any:
@@ -171,24 +142,3 @@ def _labels(shape: tuple[int, ...], axis: int) -> Any:
     view = [1] * len(shape)
     view[axis] = shape[axis]
     return torch.arange(shape[axis]).view(view).expand(shape)
-
-
-def _meets(labels: Any, wanted: set[int]) -> bool:
-    return not wanted.isdisjoint(torch.unique(labels).tolist())
-
-
-def _replay(labels: Any, path: _Path) -> Any:
-    for step, result in path:
-        moved = step.func(labels.contiguous(), *_plain(step.args[1:]), **_no_format(step.kwargs))
-        if isinstance(moved, list | tuple):
-            moved = moved[[v.index for v in step.outputs()].index(result.index)]
-        labels = moved
-    return labels
-
-
-def _plain(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(list(a) if isinstance(a, tuple) else a for a in args)
-
-
-def _no_format(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in kwargs.items() if k not in {"memory_format", "device", "dtype"}}

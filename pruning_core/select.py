@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
+from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Analysis
 from pruning_core.coupling.groups import ChannelGroup, Member, layer_of
 from pruning_core.criteria import CRITERIA, ChannelView
+from pruning_core.damage import Damages
 from pruning_core.errors import ModelError, SpecError, nearest
+from pruning_core.latency_table import LatencyTable
 from pruning_core.normalizers import Scores
 from pruning_core.policies import combine, fold_positions
 from pruning_core.spec import PruningSpec
+from pruning_core.tree import is_prunable_dtype
 
 MAX_SCORED_ELEMENTS = 1 << 22  # of one block of rows that is scored at a time, to bound memory
 
@@ -26,9 +31,12 @@ MAX_SCORED_ELEMENTS = 1 << 22  # of one block of rows that is scored at a time, 
 class Scorer:
     """Scores of the positions of one axis of one tensor, each computed once however often a plan is tried."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], criterion: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], criterion: str, damages: Damages | None = None) -> None:
         self.tensors = tensors
+        self.damages = damages
         self.criterion = CRITERIA[criterion]
+        self.parameters = frozenset(name for name, t in tensors.items() if isinstance(t, nn.Parameter))
+        self.latencies: LatencyTable | None = None
         self._known: dict[tuple[str, int], Scores] = {}
 
     def positions(self, member: Member) -> Scores:
@@ -55,11 +63,41 @@ class Scorer:
 
 def scored(group: ChannelGroup, scorer: Scorer, spec: PruningSpec, blocks: NDArray[np.int64] | None = None) -> ScoredGroup:
     """One score per channel: each producing member's scores, folded, normalised and combined."""
-    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or list(group.members)
+    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or [
+        m for m in group.members if is_prunable_dtype(scorer.tensors[m.tensor].dtype)
+    ]
     rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
-    return ScoredGroup(
-        group.name, group.layers, combine(rows, spec.normalizer, spec.policy), group.widths, blocks, group.positions
-    )
+    return _with_scores(group, combine(rows, spec.normalizer, spec.policy), blocks)
+
+
+def _with_scores(group: ChannelGroup, scores: Scores, blocks: NDArray[np.int64] | None) -> ScoredGroup:
+    return ScoredGroup(group.name, group.layers, scores, group.widths, blocks, group.positions)
+
+
+COMPARING = frozenset({"global", "slamp", "isomorphic", "budget"})  # allocators that compare groups with each other
+
+
+def scored_groups(
+    groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, analysis: Analysis
+) -> list[ScoredGroup]:
+    """Every group with its scores. Damages are comparable as they are: no normalizer or policy touches them.
+
+    A group whose damage cannot be told takes that of the others, shared out by the size of its filters.
+    """
+    blocks = {group.name: conv_blocks(group, analysis) for group in groups}
+    if scorer.damages is None:
+        return [scored(group, scorer, spec, blocks[group.name]) for group in groups]
+    damages = scorer.damages.of(groups, compared=spec.allocator in COMPARING)
+    usual = float(np.median([d.mean() for d in damages.values()])) if damages else 1.0
+    by_size = Scorer(scorer.tensors, "l2_norm")
+    found: list[ScoredGroup] = []
+    for group in groups:
+        if group.name in damages:
+            found.append(_with_scores(group, damages[group.name], blocks[group.name]))
+        else:
+            sized = scored(group, by_size, replace(spec, normalizer="tss"), blocks[group.name])
+            found.append(replace(sized, scores=sized.scores * usual * group.channels))
+    return found
 
 
 def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -94,12 +132,27 @@ def select(
     spec: PruningSpec,
     even: frozenset[int],
     analysis: Analysis,
+    left: Mapping[str, str],
 ) -> dict[str, tuple[int, ...]]:
-    """Kept channels by group name, sorted. Ties keep the lower channel. Groups of an `even` width keep equal widths."""
+    """Kept channels by group name, sorted. Ties keep the lower channel. Groups of an `even` width keep equal widths.
+
+    `left`: why the other groups are left alone, for messages.
+    """
     if not groups:
         return {}
-    ready = [scored(group, scorer, spec, conv_blocks(group, analysis)) for group in groups]
-    budget = Budget(spec.ratio, spec.ratios, spec.min_channels, spec.round_to, spec.round_mode, spec.slamp_p)
+    ready = scored_groups(groups, scorer, spec, analysis)
+    costs = CostModel(analysis, groups, scorer.parameters, scorer.latencies) if spec.budget else None
+    budget = Budget(
+        spec.ratio,
+        spec.ratios,
+        spec.min_channels,
+        spec.round_to,
+        spec.round_mode,
+        spec.slamp_p,
+        spec.budget,
+        costs,
+        tuple(left.items()),
+    )
     kept = ALLOCATORS[spec.allocator](ready, budget)
     counts = {group.name: round_kept(kept[group.name], group, budget) for group in ready}
     for width in sorted(even):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pruning_core.allocators import ALLOCATORS
 from pruning_core.channels import parse_channels, to_ranges
+from pruning_core.cost_model import COSTS
 from pruning_core.criteria import CRITERIA
 from pruning_core.errors import SpecError, nearest
 from pruning_core.normalizers import NORMALIZERS
 from pruning_core.policies import GROUP_POLICIES, POLICIES
 
-REFUSED = "nothing was touched"
+COMPENSATIONS = ("none", "least_squares", "sequential")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +27,8 @@ class PruningSpec:
     """
 
     ratio: float = 0.5
-    criterion: str = "l2_norm"
-    allocator: str = "uniform"
+    criterion: str = "auto"  # reconstruction with calibration data, l2_norm without
+    allocator: str = "auto"  # budget where one is given, else uniform
     normalizer: str = "tss"
     policy: str = "average"
     group_policy: str = "sum"
@@ -39,6 +41,11 @@ class PruningSpec:
     include: tuple[str, ...] = ()
     ratios: Mapping[str, float] = field(default_factory=dict)  # layer name or glob -> ratio
     slamp_p: int = 1
+    budget: Mapping[str, float | str] = field(default_factory=dict)  # macs, params, size_mb, latency_ms -> limit or "2.0x"
+    steps: int = 1  # iterative pruning: score, prune, score again
+    compensation: str = "auto"  # sequential with calibration data | least_squares | none
+    recalibrate_bn: bool = False
+    seed: int = 0
     index: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # layer -> exactly the channels to remove
 
     def __post_init__(self) -> None:
@@ -49,18 +56,36 @@ class PruningSpec:
         object.__setattr__(self, "ratios", {str(k): _ratio(f"ratios[{k!r}]", v) for k, v in dict(self.ratios).items()})
         index = {str(k): parse_channels(v, f"index[{k!r}]") for k, v in dict(self.index).items()}
         object.__setattr__(self, "index", index)
-        _one_of("criterion", self.criterion, CRITERIA)
-        _one_of("allocator", self.allocator, ALLOCATORS)
+        _one_of("criterion", self.criterion, ("auto", *CRITERIA))
+        _one_of("allocator", self.allocator, ("auto", *ALLOCATORS))
+        _one_of("compensation", self.compensation, ("auto", *COMPENSATIONS))
+        object.__setattr__(self, "budget", {str(k): _target(str(k), v) for k, v in dict(self.budget).items()})
+        if self.budget and self.allocator not in ("auto", "budget"):
+            raise SpecError(
+                f"a budget is given and the allocator is {self.allocator!r}", "allocator", "leave one of them out"
+            )
+        if self.allocator == "budget" and not self.budget:
+            raise SpecError("the allocator 'budget' has no target", "budget", 'say e.g. budget={"macs": "2.0x"}')
         _one_of("normalizer", self.normalizer, NORMALIZERS)
         _one_of("policy", self.policy, POLICIES)
         _one_of("group_policy", self.group_policy, GROUP_POLICIES)
         _one_of("reshape_axis", self.reshape_axis, ("auto", "inner", "outer"))
         _one_of("group_axis", self.group_axis, ("within", "whole"))
         _one_of("round_mode", self.round_mode, ("nearest", "up", "down"))
-        for name in ("min_channels", "round_to", "slamp_p"):
+        for name in ("min_channels", "round_to", "slamp_p", "steps"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise SpecError(f"{name} is {value!r}, not a whole number of 1 or more", name, "pass e.g. 1, 2 or 8")
+
+    def resolved(self, has_calibration: bool) -> PruningSpec:
+        """The same with every `auto` decided."""
+        criterion = "reconstruction" if has_calibration and not self.index else "l2_norm"
+        return dataclasses.replace(
+            self,
+            criterion=criterion if self.criterion == "auto" else self.criterion,
+            allocator=("budget" if self.budget else "uniform") if self.allocator == "auto" else self.allocator,
+            compensation=("sequential" if has_calibration else "none") if self.compensation == "auto" else self.compensation,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
@@ -75,6 +100,16 @@ class PruningSpec:
             if name not in known:
                 raise SpecError(f"{name!r} is not an option of PruningSpec", name, nearest(name, known))
         return cls(**data)
+
+
+def _target(name: str, value: object) -> float | str:
+    """Raises: SpecError unless it is a positive number, or a factor above 1 such as "2.0x"."""
+    _one_of("budget", name, COSTS)
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*[xX]\s*", value) and float(value.strip()[:-1]) >= 1:
+        return value.strip()
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return float(value)
+    raise SpecError(f"budget[{name!r}] is {value!r}", "budget", 'give a limit above 0, or a factor from 1 on such as "2.0x"')
 
 
 def _ratio(name: str, value: object) -> float:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, nn
 
 from pruning_core.checks import check_devices, check_model
 from pruning_core.coupling.rules import has_rule
+from pruning_core.coupling.rules.index import known_pick
+from pruning_core.coupling.units import Ids
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.trace import Trace, meta_twin, real_twin, record
-from pruning_core.twin import named_tensors
+from pruning_core.twin import like, named_tensors, twin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,9 +27,16 @@ class Subject:
     tensors: dict[str, Tensor]
     trace: Trace
 
-    def retrace(self, pruned: nn.Module) -> Trace:
-        """Run a pruned throw-away copy the same way."""
-        return record(pruned, self.inputs, named_tensors(pruned), keep_whole=has_rule, real=self.trace.real)
+    def retrace(self, pruned: nn.Module, *, double: bool = False) -> Trace:
+        """Run a pruned throw-away copy the same way, or in double precision."""
+        inputs = self.inputs
+        if double:
+            pruned, inputs = twin(pruned, lambda t: like(t, _in_double(t.detach()))), inputs.map(_in_double)
+        return record(pruned, inputs, named_tensors(pruned), keep_whole=has_rule, real=self.trace.real)
+
+
+def _in_double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
@@ -49,7 +60,26 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
         raise ModelError(
             "the model returns no tensor", type(model).__name__, "return a tensor, or tuples, lists, dicts of them"
         )
+    trace.positions = channel_numbers(trace, tensors)
     return Subject(model, inputs, tensors, trace)
+
+
+def channel_numbers(trace: Trace, tensors: dict[str, Tensor]) -> dict[int, Ids]:
+    """The numbers in the integer buffers that one call alone reads, to pick channels of a computed value."""
+    names = {value.index: name for name, value in trace.tensors.items()}
+    uses = Counter(value.index for op in trace.ops for value in op.inputs())
+    uses.update(value.index for value in trace.outputs)
+    found: dict[int, Ids] = {}
+    for op in trace.ops:
+        pick = known_pick(op)
+        if pick is None or op.args[0].index in names or uses[pick[1].index] != 1:
+            continue
+        dim, value = pick
+        tensor = tensors.get(names.get(value.index, ""))
+        if tensor is not None and tensor.device.type != "meta":
+            width = op.args[0].shape[dim]
+            found[value.index] = tensor.detach().cpu().numpy().astype(np.int64) % max(width, 1)
+    return found
 
 
 def _cannot_run(trace: Trace) -> ModelError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from pruning_core.nodes import NODE, set_node_arguments
 from pruning_core.plan import AttributeMend, Rescale, TensorSlice
-from pruning_core.twin import like, named_tensors, twin
+from pruning_core.twin import like, modules_by_path, named_tensors, twin
 
 
 def cut_copy(
@@ -31,6 +32,10 @@ def cut_copy(
     for rescale in rescales:
         scale.setdefault(rescale.tensor, []).append(rescale)
 
+    @lru_cache(maxsize=64)
+    def positions(keep: tuple[int, ...], on: torch.device) -> Tensor:
+        return torch.tensor(keep, device=on)
+
     def replace(tensor: Tensor) -> Tensor:
         name = names.get(id(tensor), "")
         data = tensor.detach()
@@ -39,7 +44,13 @@ def cut_copy(
         cuts, scales = by_tensor.get(name, []), scale.get(name, [])
         if not cuts and not scales:
             return like(tensor, data if device == "meta" else data.clone())
-        if scales and device != "meta":
+        if device == "meta":  # shapes alone
+            shape = list(data.shape)
+            for cut in cuts:
+                shape[cut.axis] = len(cut.keep)
+            cut_meta = data.new_empty(shape) if data.is_contiguous() else torch.empty_like(data[tuple(map(slice, shape))])
+            return like(tensor, cut_meta)
+        if scales:
             data = data.clone()
             for item in scales:
                 index = torch.tensor(item.positions, device=data.device)
@@ -48,7 +59,9 @@ def cut_copy(
                 factor = torch.full((len(index),), item.factor, dtype=data.dtype, device=data.device).view(shape)
                 data.index_copy_(item.axis, index, data.index_select(item.axis, index) * factor)
         for cut in cuts:
-            data = data.index_select(cut.axis, torch.tensor(cut.keep, device=data.device))
+            data = data.index_select(cut.axis, positions(cut.keep, data.device))
+            if cut.numbers:
+                data = torch.tensor(cut.numbers, dtype=data.dtype, device=data.device)
         return like(tensor, data.contiguous() if data.is_contiguous() else data)
 
     copy = twin(model, replace)
@@ -61,7 +74,7 @@ def set_attributes(model: nn.Module, mends: Iterable[AttributeMend]) -> None:
     in_graph = [mend for mend in mends if mend.attribute.startswith(NODE)]
     if in_graph and isinstance(model, fx.GraphModule):
         set_node_arguments(model, in_graph)
-    modules = dict(model.named_modules())
+    modules = modules_by_path(model)
     for mend in (mend for mend in mends if mend not in in_graph):
         setattr(modules[mend.module], mend.attribute, _as_kind(mend.new, getattr(modules[mend.module], mend.attribute)))
 
@@ -84,11 +97,11 @@ def standard_mends(model: nn.Module, pruned: nn.Module) -> list[AttributeMend]:
     asked for what it stores: a parametrized weight is computed on access, and may change the model's state.
     """
     found: list[AttributeMend] = []
-    after: dict[str, nn.Module] = dict(pruned.named_modules())
-    module: nn.Module
-    for name, module in model.named_modules():
-        for attribute, of in _STANDARD:
-            if isinstance(module, of.kinds):
+    after = modules_by_path(pruned)
+    for name, module in modules_by_path(model).items():
+        kind: Any = type(module)
+        for attribute, of in _standard(kind):
+            if attribute in module.__dict__:
                 held, new = getattr(module, attribute, None), of.size(after[name])
                 stored = of.stored_size(module)
                 if new is not None and held != new and held is not None and stored in (None, held):
@@ -98,6 +111,11 @@ def standard_mends(model: nn.Module, pruned: nn.Module) -> list[AttributeMend]:
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+@lru_cache(maxsize=4096)
+def _standard(kind: type) -> tuple[tuple[str, _Size], ...]:
+    return tuple((attribute, of) for attribute, of in _STANDARD if issubclass(kind, of.kinds))
 
 
 class _Size:

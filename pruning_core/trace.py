@@ -8,7 +8,6 @@ parameters lie on the meta device. A model that needs values (`.item()`, boolean
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import warnings
 import weakref
@@ -20,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_core import tree
+from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
-from pruning_core.twin import like, twin
+from pruning_core.twin import like, modules_by_path, twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +43,20 @@ class Op:
 
     index: int
     func: Any
+    name: str  # the operator without its overload, e.g. `aten.conv2d`
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
     module: str  # path of the innermost module whose forward issued the call
     key: str  # of the graph node, where the model is an exported graph
+    _inputs: tuple[Value, ...]
+    _outputs: tuple[Value, ...]
 
-    @property
-    def name(self) -> str:
-        """The operator without its overload, e.g. `aten.conv2d`."""
-        return str(self.func.overloadpacket)
+    def outputs(self) -> tuple[Value, ...]:
+        return self._outputs
 
-    def outputs(self) -> list[Value]:
-        return list(_values(self.result))
-
-    def inputs(self) -> list[Value]:
-        return [*_values(self.args), *_values(tuple(self.kwargs.values()))]
-
-
-def _values(nest: Any) -> Iterator[Value]:
-    if isinstance(nest, Value):
-        yield nest
-    elif isinstance(nest, list | tuple):
-        for item in nest:
-            yield from _values(item)
+    def inputs(self) -> tuple[Value, ...]:
+        return self._inputs
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +67,9 @@ class Trace:
     tensors: dict[str, Value] = field(default_factory=dict)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
+    returned: tuple[Any, ...] = ()  # numbers and strings among the outputs
     constants: list[tuple[int, Any]] = field(default_factory=list)  # (calls before it, numbers made into a tensor)
+    positions: dict[int, Any] = field(default_factory=dict)  # integer buffers that pick channels: value -> numbers
     real: bool = False
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did
@@ -114,6 +105,8 @@ def _on_meta(func: Any, args: Any, kwargs: Any) -> Any:
     if known is not None:
         return torch.empty_strided(known[0], known[1], dtype=known[2], device="meta")
     result = func(*args, **kwargs)
+    if any(result is tensor for tensor in tree.tensors((args, kwargs))):  # dropout gives back what it was given
+        return result
     if type(result) is Tensor and result.device.type == "meta" and len(_SHAPES) < _MAX_SHAPES:
         _SHAPES[key] = (result.shape, result.stride(), result.dtype)
     return result
@@ -169,28 +162,31 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.stack: list[str] = [""]
         self.key = ""
 
-    def value(self, tensor: Tensor) -> Value:
+    def value(self, tensor: Tensor, *, is_new: bool = True) -> Value:
         entry = self.known.get(id(tensor))
         if entry is not None and entry[0]() is tensor:
             return entry[1]
-        if not self.trace.real and tensor.device.type != "meta":  # from outside: its values count, too
-            self.trace.constants.append((len(self.trace.ops), _numbers(tensor)))
+        if is_new and not tensor.is_meta:  # from outside: its values count, too
+            self.trace.constants.append((len(self.trace.ops), numbers_of(tensor)))
         value = Value(self.count, tuple(tensor.shape), tensor.dtype)
         self.count += 1
         self.known[id(tensor)] = (weakref.ref(tensor), value)
         return value
 
-    def encode(self, nest: Any) -> Any:
+    def encode(self, nest: Any, into: list[Value], *, is_new: bool = True) -> Any:
+        """The nest with Values for its tensors, which are also put into a flat list."""
         if isinstance(nest, Tensor):
-            return self.value(nest)
+            value = self.value(nest, is_new=is_new)
+            into.append(value)
+            return value
         if isinstance(nest, list | tuple):
-            return tuple([self.encode(item) for item in nest])
+            return tuple([self.encode(item, into, is_new=is_new) for item in nest])
         return nest
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = str(func.overloadpacket)
-        if not self.keep_whole(name) and func._can_decompose():
+        name = operator_name(func)
+        if not self.keep_whole(name) and _can_decompose(func):
             with self:
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
@@ -202,44 +198,36 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         if not isinstance(result, Tensor | list | tuple):
             return result
-        in_args, in_kwargs = self.encode(args), {k: self.encode(v) for k, v in kwargs.items()}
-        self.trace.ops.append(
-            Op(len(self.trace.ops), func, in_args, in_kwargs, self.encode(result), self.stack[-1], self.key)
-        )
+        ins: list[Value] = []
+        outs: list[Value] = []
+        in_args = self.encode(tuple(args), ins)
+        in_kwargs = {key: self.encode(value, ins) for key, value in kwargs.items()}
+        if name == "aten.as_strided":  # reads memory, not positions: where that lies is an argument, too
+            in_kwargs["memory"] = (args[0].stride(), args[0].storage_offset(), args[0].untyped_storage().nbytes())
+        out = self.encode(result, outs, is_new=not self.trace.real and name not in _UNSET)
+        at, place = len(self.trace.ops), self.stack[-1]
+        self.trace.ops.append(Op(at, func, name, in_args, in_kwargs, out, place, self.key, tuple(ins), tuple(outs)))
         return result
 
 
-class _Constants(TorchFunctionMode):
-    """Notes the numbers that Python code makes into tensors: on the meta device they would leave no trace."""
-
-    def __init__(self, trace: Trace) -> None:
-        super().__init__()
-        self.trace = trace
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _MAKERS and args and not isinstance(args[0], Tensor):
-            self.trace.constants.append((len(self.trace.ops), _numbers(args[0])))
-        return func(*args, **(kwargs or {}))
+@lru_cache(maxsize=4096)
+def operator_name(func: Any) -> str:
+    """The operator without its overload, e.g. `aten.conv2d`."""
+    return str(func.overloadpacket)
 
 
-_MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.from_numpy}
+@lru_cache(maxsize=4096)
+def _can_decompose(func: Any) -> bool:
+    return bool(func._can_decompose())
 
 
-def _numbers(value: Any) -> Any:
-    """What two runs compare of a constant: its numbers, or a digest of many."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        if value.numel() <= 16:
-            return tuple(value.flatten().tolist())
-        return tuple(value.shape), hashlib.sha256(value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-    text = repr(value)
-    return text if len(text) <= 200 else hashlib.sha256(text.encode()).hexdigest()
+_UNSET = {"aten.empty", "aten.empty_like", "aten.empty_strided", "aten.new_empty"}  # what lies in them is chance
 
 
 @contextlib.contextmanager
 def _module_paths(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Know which module is running, through the process-wide hooks, so that no hook touches any module."""
-    paths = {id(module): name for name, module in model.named_modules()}
+    paths = {id(module): name for name, module in modules_by_path(model).items()}
     thread = threading.get_ident()
 
     def enter(module: nn.Module, _args: Any) -> None:
@@ -298,18 +286,19 @@ def record(
     trace = recorder.trace
     trace.real = real
     given = inputs if real else inputs.map(lambda t: t.detach().to("meta"))
-    trace.tensors = {name: recorder.value(tensor) for name, tensor in names.items()}
-    trace.inputs = [recorder.value(t) for t in tree.tensors((given.args, given.kwargs))]
+    trace.tensors = {name: recorder.value(tensor, is_new=False) for name, tensor in names.items()}
+    trace.inputs = [recorder.value(t, is_new=False) for t in tree.tensors((given.args, given.kwargs))]
     device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
     outputs: Any = None
     try:
-        constants = _Constants(trace)
+        constants = Constants(trace.constants, lambda: len(trace.ops))
         with quiet_kernels(), torch.inference_mode(), _module_paths(throwaway, recorder), device, constants, recorder:
             outputs = _call(throwaway, given, recorder)
     except Exception as exc:
         trace.error = exc.with_traceback(None)
         trace.module, trace.key = recorder.stack[-1], recorder.key
     trace.outputs = [recorder.value(t) for t in tree.tensors(outputs)]
+    trace.returned = tuple(tree.numbers(outputs))
     return trace
 
 

@@ -25,6 +25,21 @@ def tensors(value: object) -> Iterator[Tensor]:
             yield from tensors(getattr(value, field.name, None))
 
 
+def numbers(value: object) -> Iterator[int | float | str]:
+    """Every number and string that stands beside the tensors, in order."""
+    if isinstance(value, int | float | str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from numbers(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from numbers(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type | Tensor):
+        for field in dataclasses.fields(value):
+            yield from numbers(getattr(value, field.name, None))
+
+
 def map_tensors(fn: Callable[[Tensor], Any], value: Any) -> Any:
     """The same nest with each tensor replaced; containers other than list, tuple and dict are kept as they are."""
     if isinstance(value, Tensor):

@@ -7,16 +7,17 @@ model's own calls, and every output must carry exactly the ids that the plan pre
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from pruning_core.arguments import new_arguments
+from pruning_core.calls import Pairing, carries, differences, folds, same_numbers
 from pruning_core.coupling.analysis import run_rule
-from pruning_core.coupling.rules.elementwise import is_pointwise
+from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.rules.table import Choice, Context
 from pruning_core.coupling.units import Axes, Ids, Links, all_fixed, fixed, is_fixed
+from pruning_core.plan import Rescale
 from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Trace
 
@@ -59,11 +60,13 @@ class _CheckLinks(Links):
     def approximate(self, ids: Ids, reason: str) -> None: ...
 
 
-def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = frozenset()) -> Mismatch | None:
-    """The first disagreement between the pruned run and the plan, or None. `undone`: calls whose constant is folded."""
+def compare(prediction: Prediction, pruned: Trace, rescales: Iterable[Rescale] = ()) -> Mismatch | None:
+    """The first disagreement between the pruned run and the plan, or None. `rescales`: constants that are folded."""
     analysis = prediction.analysis
     reference = analysis.trace
     links = _CheckLinks(free_starts=analysis.links.free_starts, free_stops=analysis.links.free_stops)
+    pairing = Pairing(prediction, pruned)
+    folded = {rescale.call: rescale.factor for rescale in rescales}
     axes: dict[int, Axes] = {}
     for value in pruned.inputs:
         axes[value.index] = all_fixed(value.shape)
@@ -79,20 +82,22 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
     for op, new in zip(reference.ops, pruned.ops, strict=False):
         if op.index == changed:
             return Mismatch(op.index, "tensor", "a number that is made into a tensor depends on a size", new.module)
-        if op.func is not new.func or len(op.outputs()) != len(new.outputs()):
+        olds, news = op.outputs(), new.outputs()
+        if op.func is not new.func or len(olds) != len(news):
             return Mismatch(op.index, "different", f"{op.name} became {new.name}", new.module)
-        found = _same_outputs(prediction, op, new)
+        found = _same_outputs(prediction, op, new) or _same_arguments(pairing, op, new, reference.real, folded)
         if found is not None:
             return found
-        found = _same_numbers(prediction, op, new)
-        if found is not None:
-            return found
-        drift = None if op.index in undone else constant_drift(op, new)
-        if drift is not None:
-            return Mismatch(op.index, "constant", f"{op.name}: a constant changed by {drift:.6g}", new.module, drift)
+        pick = known_pick(op)
+        if carries(op) or (pick is not None and pick[1].index in reference.positions):
+            for value, wanted_value in zip(news, olds, strict=True):
+                pairing.add(wanted_value, value)
+                axes.setdefault(value.index, prediction.axes(wanted_value))
+            continue
         ctx = Context(links, new, decisions, made, taken, frozenset())
         results = run_rule(ctx, axes)
-        for value, wanted_value, ids in zip(new.outputs(), op.outputs(), results, strict=True):
+        for value, wanted_value, ids in zip(news, olds, results, strict=True):
+            pairing.add(wanted_value, value)
             wanted = prediction.axes(wanted_value)
             if value.index in axes:  # written in place: it keeps the ids it has
                 continue
@@ -101,23 +106,33 @@ def compare(prediction: Prediction, pruned: Trace, undone: frozenset[int] = froz
                     detail = f"{op.name}: axis {k} of the output holds other channels than planned"
                     return Mismatch(op.index, "ids", detail, new.module)
             axes[value.index] = wanted
+    return _same_end(prediction, pairing, pruned)
+
+
+def _same_end(prediction: Prediction, pairing: Pairing, pruned: Trace) -> Mismatch | None:
+    reference = prediction.analysis.trace
+    last = len(reference.ops) - 1
     if pruned.error is not None:
-        at = min(len(pruned.ops), len(reference.ops) - 1)
         detail = f"{type(pruned.error).__name__}: {str(pruned.error).splitlines()[0] if str(pruned.error) else ''}"
-        return Mismatch(at, "stopped", detail, pruned.module)
+        return Mismatch(min(len(pruned.ops), last), "stopped", detail, pruned.module)
     if len(reference.ops) != len(pruned.ops):
         at = min(len(pruned.ops), len(reference.ops)) - 1
         return Mismatch(at, "different", f"{len(pruned.ops)} calls instead of {len(reference.ops)}", "")
-    outputs = [value.shape for value in reference.outputs]
-    if outputs != [value.shape for value in pruned.outputs]:
-        return Mismatch(len(reference.ops) - 1, "shape", "the outputs have other shapes", "")
+    if len(reference.constants) != len(pruned.constants):
+        return Mismatch(last, "tensor", "other numbers are made into tensors", "")
+    if [value.shape for value in reference.outputs] != [value.shape for value in pruned.outputs]:
+        return Mismatch(last, "shape", "the outputs have other shapes", "")
+    if not all(pairing.agrees(old, new) for old, new in zip(reference.outputs, pruned.outputs, strict=True)):
+        return Mismatch(last, "different", "other tensors are returned", "")
+    if reference.returned != pruned.returned:
+        return Mismatch(last, "different", f"{reference.returned} is returned as {pruned.returned}", "")
     return None
 
 
 def _changed_constant(reference: Trace, pruned: Trace) -> int | None:
     """The call before which the two runs first make different numbers into a tensor."""
     for (at, old), (_, new) in zip(reference.constants, pruned.constants, strict=False):
-        if old != new and not reference.real:
+        if not same_numbers(old, new, real=reference.real):
             return min(at, len(reference.ops) - 1)
     return None
 
@@ -125,43 +140,16 @@ def _changed_constant(reference: Trace, pruned: Trace) -> int | None:
 def _same_outputs(prediction: Prediction, op: Op, new: Op) -> Mismatch | None:
     for value, got in zip(op.outputs(), new.outputs(), strict=True):
         want = prediction.shape(value)
-        if got.shape != want:
+        if got.shape != want or got.dtype != value.dtype:
             detail = f"{op.name}: {list(value.shape)} was to become {list(want)} and is {list(got.shape)}"
             return Mismatch(op.index, "shape", detail, new.module)
     return None
 
 
-def _same_numbers(prediction: Prediction, op: Op, new: Op) -> Mismatch | None:
-    """Numbers that show neither in shapes nor in ids: how many groups, and which position of an axis is picked out."""
-    if "group_norm" not in op.name and not op.name.startswith("aten.conv") and op.name != "aten.select":
-        return None
-    wanted = new_arguments(prediction, op)
-    for position, value in wanted.items():
-        got = new.args[position] if position < len(new.args) else None
-        if isinstance(value, int) and got != value:
-            return Mismatch(
-                op.index, "argument", f"{op.name}: {op.args[position]} was to become {value} and is {got}", new.module
-            )
-    for position, value in enumerate(op.args):
-        if isinstance(value, int) and position not in wanted and position < len(new.args) and new.args[position] != value:
-            return Mismatch(op.index, "argument", f"{op.name}: {value} became {new.args[position]}", new.module)
+def _same_arguments(pairing: Pairing, op: Op, new: Op, real: bool, folded: dict[int, float]) -> Mismatch | None:
+    for found in differences(pairing, op, new, real=real):
+        factor = folded.get(op.index)
+        undone = factor is not None and found.kind == "constant" and folds(found.factor, factor)
+        if not undone:
+            return Mismatch(op.index, found.kind, found.detail, new.module, found.factor)
     return None
-
-
-def constant_drift(op: Op, new: Op) -> float | None:
-    """new / old of a constant that differs between the runs: a number computed from a size that the cut changed."""
-    if op.name == "aten.scaled_dot_product_attention":
-        old_scale, new_scale = _attention_scale(op), _attention_scale(new)
-        return None if math.isclose(old_scale, new_scale, rel_tol=1e-9) else new_scale / old_scale
-    if not (is_pointwise(op.func) or op.name in {"aten.full", "aten.new_full", "aten.full_like", "aten.scalar_tensor"}):
-        return None
-    for old, now in zip((*op.args, *op.kwargs.values()), (*new.args, *new.kwargs.values()), strict=False):
-        numbers = isinstance(old, int | float) and isinstance(now, int | float) and not isinstance(old, bool)
-        if numbers and old != now and not math.isclose(old, now, rel_tol=1e-9):
-            return now / old if old else math.inf
-    return None
-
-
-def _attention_scale(op: Op) -> float:
-    scale = op.kwargs.get("scale")
-    return float(scale) if scale is not None else 1 / math.sqrt(op.args[0].shape[-1])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning_core.cost_model import CostModel
 from pruning_core.normalizers import Scores
 from pruning_core.registry import Registry
 
@@ -39,6 +40,9 @@ class Budget:
     round_to: int
     round_mode: str
     slamp_p: int
+    targets: Mapping[str, float | str] = field(default_factory=dict)  # cost -> absolute, or "2.0x"
+    costs: CostModel | None = None  # of the groups, in their order; for the allocator `budget`
+    locks: tuple[tuple[str, str], ...] = ()  # (layer, why it is left alone), for messages
 
 
 ALLOCATORS: Registry[Callable[[Sequence[ScoredGroup], Budget], dict[str, float]]] = Registry("allocator")

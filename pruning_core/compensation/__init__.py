@@ -1,1 +1,36 @@
 """After the cut: keep what the model knew, without labels and without gradients."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pruning_core.calibration import Calibration
+from pruning_core.compensation.batchnorm import recalibrate
+from pruning_core.compensation.least_squares import fold
+from pruning_core.compensation.refit import refit
+from pruning_core.compensation.report import Repair
+from pruning_core.draft import Draft
+from pruning_core.spec import PruningSpec
+from pruning_core.study import Subject
+from pruning_core.trace import real_twin
+
+__all__ = ["Repair", "compensate"]
+
+
+def compensate(
+    subject: Subject, pruned: nn.Module, draft: Draft, calibration: Calibration, spec: PruningSpec
+) -> tuple[Repair, ...]:
+    """Mend the weights of `pruned` in place as the spec says; the flags of its training mode stay as they are."""
+    training = {name: module.training for name, module in pruned.named_modules()}
+    pruned.eval()
+    original = real_twin(subject.model).eval()
+    repairs: tuple[Repair, ...] = ()
+    if draft.slices and spec.compensation == "sequential":
+        repairs = refit(original, pruned, draft.prediction, draft.rescales, calibration, spec.seed)
+    elif draft.slices and spec.compensation == "least_squares":
+        repairs = fold(original, pruned, draft.prediction, calibration, spec.seed)
+    if spec.recalibrate_bn:
+        recalibrate(pruned, calibration)
+    for name, module in pruned.named_modules():
+        module.training = training[name]
+    return repairs

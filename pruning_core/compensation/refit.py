@@ -2,63 +2,61 @@
 
 In forward order, every weight that one call reads is replaced by the ridge regression of the original's pre-activation
 outputs (kept channels only) on the pruned network's own inputs, with all layers before it refitted already. No labels,
-no gradients; see `pruning_core.observe.lockstep` for how one pass over the data suffices.
+no gradients; `pruning_core.observe.lockstep` lets one pass over the data suffice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruning_core.arguments import conv_groups
 from pruning_core.calibration import Calibration, generator
-from pruning_core.compensation.feedback import Feedback, feedback_of, undo_norm
+from pruning_core.compensation.regression import Rectified, Solution, regress
+from pruning_core.compensation.report import Repair
+from pruning_core.compensation.surroundings import Affine, Surroundings, surroundings
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram, sample_rows
 from pruning_core.observe.lockstep import Run
 from pruning_core.plan import Rescale
 from pruning_core.prediction import Prediction
-from pruning_core.trace import Trace, Value
+from pruning_core.trace import Op, Value
 from pruning_core.twin import named_tensors
 
-RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # shares of the mean diagonal of the Gram matrix
-ROWS_PER_INPUT = 24  # rows of a regression, per input of it
+ROWS_PER_INPUT = 24  # of a regression
 MIN_ROWS = 65_536
+MAX_BYTES = 2**28  # of the rows that are held at once
 HELD_OUT = 5  # every fifth row chooses the ridge and nothing else
 
 
-@dataclass(frozen=True, slots=True)
-class Refitted:
-    """What one layer gained: error as a share of the original output's energy, on rows that were held out."""
-
-    layer: str
-    rows: int
-    ridge: float
-    error_before: float
-    error_after: float
-
-
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
+    """A layer of the pruned model that can be refitted."""
+
     call: LayerCall
-    weight: Tensor  # of the pruned model
+    weight: Tensor
     bias: Tensor | None
-    mean: Tensor | None  # running mean of the BatchNorm behind it, which takes the constant where there is no bias
-    scale: Tensor | None  # [O] of the kept outputs
-    feedback: Feedback | None
-    relu: bool
-    affine: Any
-    nchan: int
-    norm: tuple[Any, ...] | None  # gamma, beta, mean, variance, eps of the BatchNorm before the addition
+    mean: Tensor | None  # of the BatchNorm behind it, which takes the constant where there is no bias
+    scale: Tensor | None  # [O] what the plan multiplies the outputs with, to undo a changed constant
+    behind: Surroundings
+    affine: Affine
+    groups: int
 
     @property
     def answer(self) -> int:
-        """The call of the original that says what this layer should answer."""
-        return self.feedback.addition.index if self.feedback else self.call.op.index
+        return self.behind.answer(self.call).index
+
+    @property
+    def matrix(self) -> Tensor:
+        """[G, O, K]"""
+        return self.call.to_matrix(self.weight.detach(), self.groups)
+
+    def by_group(self, rows: Tensor) -> Tensor:
+        """[N, channels] -> [G, N, O]"""
+        return rows.reshape(len(rows), self.groups, -1).transpose(0, 1)
 
 
 def refit(
@@ -68,149 +66,92 @@ def refit(
     rescales: Sequence[Rescale],
     calibration: Calibration,
     seed: int = 0,
-) -> tuple[Refitted, ...]:
-    """Refit the weights of `pruned` in place. Both models are twins of the caller's, in evaluation mode."""
+) -> tuple[Repair, ...]:
+    """Refit the weights of `pruned` in place. Both are the engine's own copies, in evaluation mode.
+
+    Raises: ModelError when a model makes other calls on the calibration data than on the example inputs.
+    """
     trace = prediction.analysis.trace
     jobs = _jobs(pruned, prediction, rescales)
     batches = list(calibration)
-    stops = [job.call.op.index for job in jobs]
-    others = [job.feedback.made_by for job in jobs if job.feedback]
     answers = [job.answer for job in jobs]
-    after = [answer + 1 for answer in answers]
-    found: list[Refitted] = []
-    teachers = [Run(original, batch.inputs, trace, after, answers) for batch in batches]
-    students = [Run(pruned, batch.inputs, trace, stops, others) for batch in batches]
+    teachers = [Run(original, b.inputs, trace, [answer + 1 for answer in answers], answers) for b in batches]
+    stops, holds = [job.call.op.index for job in jobs], [job.behind.other_made_by for job in jobs if job.behind.addition]
+    students = [Run(pruned, b.inputs, trace, stops, holds) for b in batches]
     try:
+        found: list[Repair] = []
         for number, job in enumerate(jobs):
             found.append(_refit_one(job, teachers, students, prediction, generator(seed + number)))
+            later = jobs[number + 1 :]
+            _forget(teachers, {other.answer for other in later})
+            _forget(students, {other.behind.other_made_by for other in later})
+        return tuple(found)
     finally:
         for run in (*teachers, *students):
             run.end()
-    return tuple(found)
+
+
+def _forget(runs: Sequence[Run], needed: set[int]) -> None:
+    for run in runs:
+        for call in [call for call in run.held if call not in needed]:
+            del run.held[call]
 
 
 def _refit_one(
     job: _Job, teachers: Sequence[Run], students: Sequence[Run], prediction: Prediction, rng: torch.Generator
-) -> Refitted:
-    call = job.call
-    groups = 1 if call.kind == "linear" else conv_groups(prediction, call.op)[2]
-    share = max(MIN_ROWS, ROWS_PER_INPUT * call.to_matrix(job.weight.detach(), groups).shape[2]) // len(teachers) + 1
+) -> Repair:
+    call, before = job.call, job.matrix
+    inputs = before.shape[2]
+    rows_wanted = min(max(MIN_ROWS, ROWS_PER_INPUT * inputs), MAX_BYTES // (4 * inputs * job.groups))
+    share = rows_wanted // len(teachers) + 1
     learn, check = Gram(), Gram()
-    kept_rows: list[Any] = []
+    rectified: tuple[list[Rectified], list[Rectified]] = ([], [])
     for teacher, student in zip(teachers, students, strict=True):
         teacher.advance_to(job.answer + 1)
         student.advance_to(call.op.index)
-        x = student.args[1 if call.op.name == "aten.addmm" else 0]
-        y, other = _target(job, teacher, student, prediction)
-        count = y.numel() // y.shape[call.channel_axis]
-        rows = sample_rows(count, share, rng)
-        x_rows = call.input_rows(x, tuple(job.weight.shape), groups, rows)
-        y_rows = call.output_rows(y, rows).reshape(len(rows), groups, -1).transpose(0, 1)
+        y, base = _wanted(job, teacher, student, prediction)
+        rows = sample_rows(y.numel() // y.shape[call.channel_axis], share, rng)
+        x_rows = call.input_rows(call.input_of(student.args), tuple(job.weight.shape), job.groups, rows)
+        y_rows = job.by_group(call.output_rows(y, rows))
+        base_rows = job.affine.shift if base is None else job.affine.shift + call.output_rows(base, rows)
+        base_rows = job.by_group(base_rows.reshape(-1, y.shape[call.channel_axis]))
         held = torch.arange(len(rows)) % HELD_OUT == HELD_OUT - 1
-        learn.add(x_rows[:, ~held], y_rows[:, ~held])
-        check.add(x_rows[:, held], y_rows[:, held])
-        if job.relu:
-            o_rows = call.output_rows(other, rows).reshape(len(rows), groups, -1).transpose(0, 1) if other is not None else None
-            kept_rows.append((x_rows[:, ~held], y_rows[:, ~held], None if o_rows is None else o_rows[:, ~held]))
-    return _solve(job, groups, learn, check, kept_rows)
+        for gram, kept, part in ((learn, rectified[0], ~held), (check, rectified[1], held)):
+            gram.add(x_rows[:, part], y_rows[:, part])
+            if job.behind.relu:
+                shift = base_rows if base is None else base_rows[:, part]
+                slope = job.affine.slope.view(job.groups, 1, -1)
+                kept.append(Rectified(x_rows[:, part].float(), y_rows[:, part].float(), slope, shift))
+    start = before.transpose(1, 2).double()
+    if job.bias is not None or job.mean is not None:
+        constant = torch.zeros(job.groups, 1, start.shape[2], dtype=torch.float64)
+        if job.bias is not None:
+            constant = job.bias.detach().double().view(job.groups, 1, -1)
+        start = torch.cat([start, constant], dim=1)
+    solution = regress(learn, check, start, *rectified)
+    _write(job, solution, inputs)
+    energy = max(solution.energy, 1e-30)
+    return Repair(call.weight, learn.rows + check.rows, solution.ridge, solution.before / energy, solution.after / energy)
 
 
-def _target(job: _Job, teacher: Run, student: Run, prediction: Prediction) -> Any:
-    """What the layer of the pruned network should answer, on its kept channels."""
-    back = job.feedback
-    if back is None:
-        y = _kept(teacher.held[job.answer], job.call.output, prediction).float()
-        if job.scale is not None:
-            y = y * job.scale.view([-1] + [1] * (-1 - job.call.channel_axis))
-    else:
-        y = _kept(teacher.held[job.answer], back.addition.outputs()[0], prediction).float()
-        other = student.held.pop(back.made_by).float()
-        y = y - other
-        if job.norm is not None:
-            y = undo_norm(y, *job.norm, axis=job.call.channel_axis)
-        return y, other
-    return y, None
+def _wanted(job: _Job, teacher: Run, student: Run, prediction: Prediction) -> tuple[Tensor, Tensor | None]:
+    """What the layer should answer on its kept channels, and what is added to it behind the BatchNorm."""
+    answer = job.behind.answer(job.call)
+    y = kept_entries(teacher.held[answer.index], answer.outputs()[0], prediction).float()
+    channels = [-1] + [1] * (-1 - job.call.channel_axis)
+    if job.behind.addition is not None:
+        base = student.held[job.behind.other_made_by].float()
+        return (y - base - job.affine.shift.view(channels)) / job.affine.slope.view(channels), base
+    return y if job.scale is None else y * job.scale.view(channels), None
 
 
-def _solve(job: _Job, groups: int, learn: Gram, check: Gram, rows: Any) -> Refitted:
-    call = job.call
-    before = call.to_matrix(job.weight.detach().double(), groups)  # [G, O, K]
-    constant = torch.zeros(before.shape[:2], dtype=torch.float64)
-    if job.bias is not None:
-        constant = job.bias.detach().double().reshape(groups, -1)
-    has_constant = job.bias is not None or job.mean is not None
-    size = before.shape[2] + int(has_constant)
-    start = torch.cat([before, constant[:, :, None]], dim=2)[:, :, :size].transpose(1, 2)  # [G, size, O]
-    gram, target = learn.xx[:, :size, :size], learn.xy[:, :size]
-    gap = target - gram @ start
-    scale = gram.diagonal(dim1=1, dim2=2)[:, : before.shape[2]].mean(dim=1).clamp_min(1e-30)
-    diagonal = torch.ones(size, dtype=torch.float64)
-    if has_constant:
-        diagonal[-1] = 1e-6  # the constant is hardly held back
-    best: tuple[float, float, Tensor] | None = None
-    base = _error(check, start, size)
-    for ridge in RIDGES:
-        system = gram + torch.diag_embed((ridge * scale)[:, None] * diagonal)
-        solution = start + torch.cholesky_solve(gap, torch.linalg.cholesky(system))
-        error = _error(check, solution, size)
-        if best is None or error < best[0]:
-            best = (error, ridge, solution)
-    assert best is not None
-    error, ridge, solution = best
-    if rows and ROUNDS:
-        system = gram + torch.diag_embed((ridge * scale)[:, None] * diagonal)
-        factor = torch.linalg.cholesky(system)
-        slope, shift = _affine(job)
-        slope, shift = slope.view(groups, 1, -1), shift.view(groups, 1, -1)
-        for _ in range(ROUNDS):
-            cross = torch.zeros_like(target)
-            w = solution.float()
-            for x, y, other in rows:
-                x1 = torch.cat([x, x.new_ones(*x.shape[:2], 1)], 2)[:, :, :size]
-                base_z = shift if other is None else shift + other
-                z = (x1 @ w) * slope + base_z
-                want = y * slope + base_z
-                new = torch.where(want > 0, want, z.clamp(max=0))
-                cross += (x1.transpose(1, 2) @ ((new - base_z) / slope)).double()
-            solution = start + torch.cholesky_solve(cross - gram @ start, factor)
-        error = 0.0
-    energy = max(float(check.yy.sum()), 1e-30)
-    if error < base:
-        _write(job, groups, solution, before.shape[2])
-    else:
-        error, ridge = base, float("inf")
-    return Refitted(call.weight, learn.rows + check.rows, ridge, base / energy, error / energy)
-
-
-ROUNDS = 0
-
-
-def _affine(job):
-    axis = job.weight.shape[job.call.out_axis] if job.call.kind != 'transposed' else None
-    n = job.nchan
-    if job.affine is None:
-        return torch.ones(n), torch.zeros(n)
-    gamma, beta, mean, var, eps = job.affine
-    slope = torch.rsqrt(var + eps)
-    if gamma is not None:
-        slope = slope * torch.where(gamma.abs() < 1e-6, 1e-6, gamma)
-    shift = -mean * slope
-    if beta is not None:
-        shift = shift + beta
-    return slope.detach(), shift.detach()
-
-
-def _error(check: Gram, solution: Tensor, size: int) -> float:
-    """Summed squared error of a solution [G, size, O] on the rows of a Gram matrix."""
-    quadratic = (solution * (check.xx[:, :size, :size] @ solution)).sum()
-    return float(quadratic - 2 * (solution * check.xy[:, :size]).sum() + check.yy.sum())
-
-
-def _write(job: _Job, groups: int, solution: Tensor, width: int) -> None:
-    matrix = solution[:, :width].transpose(1, 2)
+def _write(job: _Job, solution: Solution, inputs: int) -> None:
+    if solution.ridge == float("inf"):
+        return
+    matrix = solution.weight[:, :inputs].transpose(1, 2)
     job.weight.data.copy_(job.call.from_matrix(matrix, tuple(job.weight.shape)))
-    if solution.shape[1] > width:
-        constant = solution[:, width].reshape(-1)
+    if solution.weight.shape[1] > inputs:
+        constant = solution.weight[:, inputs].reshape(-1)
         if job.bias is not None:
             job.bias.data.copy_(constant)
         elif job.mean is not None:
@@ -218,63 +159,35 @@ def _write(job: _Job, groups: int, solution: Tensor, width: int) -> None:
 
 
 def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]) -> list[_Job]:
-    """The layers that can be refitted: their weight is a parameter that one call reads."""
     trace = prediction.analysis.trace
     named = named_tensors(pruned)
-    means = _means(trace)
     names = {value.index: name for name, value in trace.tensors.items()}
+    readers: dict[int, list[Op]] = {}
+    for op in trace.ops:
+        for value in op.inputs():
+            readers.setdefault(value.index, []).append(op)
     found: list[_Job] = []
     for call in layer_calls(trace):
         weight = named[call.weight]
         if not call.only or not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
             continue
-        mean = means.get(call.output.index) if call.bias is None else None
         scale = _scale(call, prediction, rescales)
-        feedback = feedback_of(call, trace) if scale is None else None
-        norm = None
-        if feedback is not None and feedback.norm is not None:
-            tensors = [named[names[a.index]] if isinstance(a, Value) else None for a in feedback.norm.args[1:5]]
-            norm = (*tensors, feedback.norm.args[7])
+        behind = surroundings(call, trace, readers)
+        if scale is not None:
+            behind = Surroundings(None, None, -1, False)
+        mean = None
+        if call.bias is None and behind.norm is not None and isinstance(behind.norm.args[3], Value):
+            statistic = behind.norm.args[3].index
+            mean = named[names[statistic]] if len(readers[statistic]) == 1 else None
+        groups = 1 if call.kind == "linear" else conv_groups(prediction, call.op)[2]
+        channels = prediction.shape(call.output)[call.channel_axis]
+        affine = Affine.of(behind.norm, named, names, channels)
         bias = named[call.bias] if call.bias else None
-        relu, affine = False, norm
-        from pruning_core.compensation.feedback import _next_reader
-        if feedback is not None:
-            nxt = _next_reader(trace, feedback.addition.outputs()[0], feedback.addition.index)
-            relu = True if nxt is None else nxt.name in ('aten.relu', 'aten.relu_')
-            cand = [op for op in trace.ops[feedback.addition.index+1:] if any(v.index == feedback.addition.outputs()[0].index for v in op.inputs())]
-            relu = bool(cand) and cand[0].name in ('aten.relu', 'aten.relu_')
-        else:
-            nxt = _next_reader(trace, call.output, call.op.index)
-            if nxt is not None and nxt.name == 'aten.batch_norm':
-                tensors = [named[names[a.index]] if isinstance(a, Value) else None for a in nxt.args[1:5]]
-                affine = (*tensors, nxt.args[7])
-                nxt = _next_reader(trace, nxt.outputs()[0], nxt.index)
-            relu = nxt is not None and nxt.name in ('aten.relu', 'aten.relu_')
-        nchan = prediction.shape(call.output)[call.channel_axis]
-        found.append(_Job(call, weight, bias, named[mean] if mean else None, scale, feedback, relu, affine, nchan, norm))
+        found.append(_Job(call, weight, bias, mean, scale, behind, affine, groups))
     return found
 
 
-def _means(trace: Trace) -> dict[int, str]:
-    """Value -> running mean of the BatchNorm that alone reads it."""
-    names = {value.index: name for name, value in trace.tensors.items()}
-    readers: dict[int, list[str]] = {}
-    means: dict[int, str] = {}
-    for op in trace.ops:
-        for value in op.inputs():
-            readers.setdefault(value.index, []).append(op.name)
-        if op.name == "aten.batch_norm" and isinstance(op.args[3], Value) and op.args[3].index in names:
-            means[op.args[0].index] = names[op.args[3].index]
-    uses: dict[str, int] = {}
-    for op in trace.ops:
-        for value in op.inputs():
-            if value.index in names:
-                uses[names[value.index]] = uses.get(names[value.index], 0) + 1
-    return {index: mean for index, mean in means.items() if len(readers[index]) == 1 and uses[mean] == 1}
-
-
 def _scale(call: LayerCall, prediction: Prediction, rescales: Sequence[Rescale]) -> Tensor | None:
-    """[O] of the kept outputs: what the plan multiplies them with to undo a changed constant."""
     mine = [r for r in rescales if r.tensor == call.weight and r.axis == call.out_axis]
     if not mine:
         return None
@@ -285,9 +198,10 @@ def _scale(call: LayerCall, prediction: Prediction, rescales: Sequence[Rescale])
     return scale[list(prediction.kept(ids))]
 
 
-def _kept(tensor: Tensor, value: Value, prediction: Prediction) -> Tensor:
+def kept_entries(tensor: Tensor, value: Value, prediction: Prediction) -> Tensor:
+    """A tensor of the original with the planned positions only."""
     for axis, ids in enumerate(prediction.analysis.axes[value.index]):
         keep = prediction.kept(ids)
         if len(keep) < len(ids):
-            tensor = tensor.index_select(axis, torch.tensor(keep))
+            tensor = tensor.index_select(axis, torch.tensor(keep, device=tensor.device))
     return tensor

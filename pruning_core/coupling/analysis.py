@@ -65,12 +65,12 @@ def where(op: Op) -> str:
 
 
 def initial_axes(trace: Trace, links: Links) -> dict[int, Axes]:
-    """Parameters and floating buffers start with fresh ids; integers, inputs and axes of length 1 are fixed."""
+    """Parameters, floating buffers and channel numbers start with fresh ids; the rest, and axes of length 1, are fixed."""
     axes: dict[int, Axes] = {}
     for value in trace.inputs:
         axes[value.index] = all_fixed(value.shape)
     for value in trace.tensors.values():
-        if is_prunable_dtype(value.dtype):
+        if is_prunable_dtype(value.dtype) or value.index in trace.positions:
             axes[value.index] = tuple(links.fresh(n) if n > 1 else fixed(n) for n in value.shape)
         else:
             axes[value.index] = all_fixed(value.shape)
@@ -122,7 +122,7 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
         locks.setdefault(index, []).append((operand, axis, reason))
     for op in trace.ops:
         links.where = lambda op=op: where(op)  # type: ignore[misc]
-        ctx = Context(links, op, decisions, choices, choice_ids, used)
+        ctx = Context(links, op, decisions, choices, choice_ids, used, trace.positions)
         for value, found in zip(op.outputs(), run_rule(ctx, axes), strict=True):
             known = axes.get(value.index)
             if known is None:

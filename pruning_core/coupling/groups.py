@@ -80,11 +80,10 @@ def emitted_axes(analysis: Analysis) -> set[tuple[str, int]]:
         ),
         default=0,
     )
-    for ids in analysis.links.emits:
-        live = ids[(ids != 0) & (ids <= last)]
-        if len(live):
-            for k in np.unique(np.searchsorted(starts, live, side="right") - 1):
-                found.add(first[int(starts[k])])
+    emitted = [ids[(ids != 0) & (ids <= last)] for ids in analysis.links.emits]
+    if emitted:
+        for k in np.unique(np.searchsorted(starts, np.concatenate(emitted), side="right") - 1):
+            found.add(first[int(starts[k])])
     return found
 
 
@@ -105,7 +104,7 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     rng = np.random.default_rng(0)
     signature = np.zeros(int(labels.max()) + 1, dtype=np.uint64)
     for _, _, ids in axes:
-        signature[np.unique(labels[ids])] += rng.integers(1, 2**63, dtype=np.uint64)
+        signature[labels[ids]] += rng.integers(1, 2**63, dtype=np.uint64)  # numpy adds once per place
     read = np.zeros(len(signature), dtype=bool)
     for ids in analysis.links.reads:
         read[labels[ids]] = True
@@ -117,28 +116,37 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     order: dict[int, Ids] = {}
     ordered_axes = sorted(axes, key=lambda a: (a[0], a[1]) not in produced)  # outputs of layers come first
     for name, axis, ids in ordered_axes:
-        codes = signature[labels[ids]]
-        for code in np.unique(codes):
-            by_signature.setdefault(int(code), []).append((name, axis, labels[ids]))
+        mine = labels[ids]
+        codes = signature[mine]
+        for code in codes[:1] if (codes == codes[0]).all() else np.unique(codes):
+            by_signature.setdefault(int(code), []).append((name, axis, mine))
             if int(code) not in order:
-                mine = labels[ids][codes == code]
-                order[int(code)] = mine[np.sort(np.unique(mine, return_index=True)[1])]
+                order[int(code)] = _distinct(mine[codes == code])
     rank = np.full(len(signature), -1, dtype=np.int64)
     groups: list[ChannelGroup] = []
     names: set[str] = set()
     for code, members in by_signature.items():
-        for part, reason in _by_reason(order[code], analysis.locked, read):
+        for part, reason in _by_reason(order[code], analysis.locked, is_locked, read):
             rank[part] = np.arange(len(part))
             found = tuple(Member(name, axis, (name, axis) in produced, rank[ids]) for name, axis, ids in members)
             rank[part] = -1
-            why = next((approximate[int(x)] for x in part if int(x) in approximate), "")
+            why = next((approximate[x] for x in part.tolist() if x in approximate), "") if approximate else ""
             group = ChannelGroup(_name(found, names), part, found, reason, why)
             groups.append(group)
     return groups
 
 
-def _by_reason(channels: Ids, locked: dict[int, str], read: Ids) -> Iterable[tuple[Ids, str]]:
+def _distinct(labels: Ids) -> Ids:
+    """Each label once, in the order in which they come."""
+    first = np.unique(labels, return_index=True)[1]
+    return labels if len(first) == len(labels) else labels[np.sort(first)]
+
+
+def _by_reason(channels: Ids, locked: dict[int, str], is_locked: Ids, read: Ids) -> Iterable[tuple[Ids, str]]:
     """Parts of a signature with one answer each: prunable, or one reason why not."""
+    if read[channels].all() and not is_locked[channels].any():
+        yield channels, ""
+        return
     reasons = [
         locked.get(int(label), "" if read[label] else "nothing reads these channels in a way that can be cut")
         for label in channels

@@ -29,7 +29,7 @@ def fixed(n: int) -> Ids:
 
 
 def is_fixed(ids: Ids) -> bool:
-    return ids is fixed(len(ids)) or not ids.any()
+    return not (len(ids) and ids[0]) and (ids is fixed(len(ids)) or not ids.any())
 
 
 def all_fixed(shape: tuple[int, ...]) -> Axes:

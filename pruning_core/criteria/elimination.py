@@ -1,7 +1,7 @@
 """Backward elimination: which channels can go with the least damage that no linear repair mends.
 
 Reference: Hassibi & Stork, Optimal Brain Surgeon, NIPS 1992; Meng et al., OSSCAR, ICML 2024; Kurtic et al., ZipLM,
-NeurIPS 2023 (there for columns of a weight; here for channels and several consumers at once).
+NeurIPS 2023 (there for the columns of one weight; here for channels and all their consumers at once).
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+STEPS = 256  # at most so many removals; wider groups lose several channels at once
+RIDGE = 1e-3  # share of the Gram matrix's mean diagonal
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
-    """One consumer of a group. Shapes: D inputs with a constant last, R outputs times kernel positions.
+    """One consumer of a channel group. G convolution groups, D inputs of each, R outputs times kernel positions.
 
-    gram [D, D] mean of x x^T; weight [D, R], rows already scaled by what an error in each output is worth;
-    members [C, P]: the inputs that belong to each channel.
+    gram [G, D, D]: mean of x x^T (a constant may be among the inputs); weight [G, D, R], in units in which an error of
+    1 counts alike in every consumer; members [C, P]: the inputs that belong to each channel.
     """
 
     gram: Tensor
@@ -26,17 +29,14 @@ class Reader:
     members: Tensor
 
 
-STEPS = 256  # at most so many removals; wider groups lose several channels at once
-
-
-def eliminate(readers: Sequence[Reader], channels: int, ridge: float = 1e-3) -> Tensor:
-    """Damage of each channel at the moment of its removal, [C] >= 0, in the units of the readers' outputs squared.
+def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
+    """Damage of each channel at the moment of its removal, [C] >= 0, in squared units of the readers' outputs.
 
     One channel at a time goes, always the one whose loss, after the best linear repair from the inputs that are left,
-    is smallest: tr(W_i^T (H_ii)^-1 W_i) with H the inverse Gram matrix; then W and H are updated. The removals that
-    come later cost more, so damages are made to rise along that order.
+    is smallest: tr(W_i^T (H_ii)^-1 W_i) with H the inverse Gram matrix; then W and H are updated. Later removals cost
+    more, so damages are made to rise along that order.
     """
-    states = [_State.of(reader, ridge) for reader in readers]
+    states = [_State.of(reader) for reader in readers]
     damage = torch.zeros(channels, dtype=torch.float64)
     left = torch.ones(channels, dtype=torch.bool)
     at_once = -(-channels // STEPS)
@@ -56,38 +56,57 @@ def eliminate(readers: Sequence[Reader], channels: int, ridge: float = 1e-3) -> 
     return damage
 
 
+def ridged(gram: Tensor) -> Tensor:
+    """[..., D, D] with the ridge on its diagonal: a constant or dead input makes no matrix singular."""
+    gram = gram.double()
+    scale = gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1).clamp_min(1e-30)
+    ridge: Tensor = torch.eye(gram.shape[-1], dtype=torch.float64) * (RIDGE * scale)[..., None, None]
+    return gram + ridge
+
+
+def repair(gram: Tensor, gone: Tensor, kept: Tensor) -> Tensor:
+    """How the inputs that are gone are best expressed by the kept ones: [D, D] -> [gone, kept].
+
+    B = G_RK (G_KK + ridge)^-1.
+    """
+    within = torch.linalg.cholesky(ridged(gram[kept][:, kept]))
+    shares: Tensor = torch.cholesky_solve(gram[kept][:, gone].double(), within).T
+    return shares
+
+
 @dataclass(slots=True, eq=False)
 class _State:
-    inverse: Tensor  # [D, D] H
-    inner: Tensor  # [D, D] W W^T, all that the costs need of the weight
+    inverse: Tensor  # [G, D, D] H
+    inner: Tensor  # [G, D, D] W W^T, all that the costs need of the weight
     members: Tensor  # [C, P]
 
     @classmethod
-    def of(cls, reader: Reader, ridge: float) -> _State:
-        gram = reader.gram.double()
-        scale = gram.diagonal().mean().clamp_min(1e-30)
-        gram = gram + torch.eye(len(gram), dtype=torch.float64) * ridge * scale
+    def of(cls, reader: Reader) -> _State:
         weight = reader.weight.double()
-        return cls(torch.cholesky_inverse(torch.linalg.cholesky(gram)), weight @ weight.T, reader.members)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(reader.gram)))
+        return cls(inverse, weight @ weight.transpose(1, 2), reader.members)
 
     def costs(self) -> Tensor:
         """[C]: what each channel costs now. Meaningless for one that is gone."""
         if self.members.shape[1] == 1:
             at = self.members[:, 0]
-            return self.inner.diagonal()[at] / self.inverse.diagonal()[at]
-        rows = self.members[:, :, None]
-        blocks, inner = self.inverse[rows, self.members[:, None]], self.inner[rows, self.members[:, None]]
-        return torch.linalg.solve(blocks, inner).diagonal(dim1=1, dim2=2).sum(dim=1)
+            diagonals = [m.diagonal(dim1=1, dim2=2)[:, at] for m in (self.inner, self.inverse)]
+            costs: Tensor = (diagonals[0] / diagonals[1]).sum(dim=0)
+            return costs
+        rows, columns = self.members[:, :, None], self.members[:, None]
+        solved = torch.linalg.solve(self.inverse[:, rows, columns], self.inner[:, rows, columns])
+        blocks: Tensor = solved.diagonal(dim1=2, dim2=3).sum(dim=(0, 2))
+        return blocks
 
     def remove(self, channels: Tensor) -> None:
         """Repair the others as well as they can; then the inverse is that of the Gram matrix without these inputs."""
         at = self.members[channels].flatten()
-        columns = self.inverse[:, at]
-        gain = torch.linalg.solve(self.inverse[at][:, at], columns.T).T  # [D, P]
-        cross = self.inner[:, at] @ gain.T
-        self.inner = self.inner - cross - cross.T + gain @ self.inner[at][:, at] @ gain.T
-        self.inverse = self.inverse - gain @ columns.T
+        columns = self.inverse[:, :, at]
+        gain = torch.linalg.solve(self.inverse[:, at][:, :, at], columns.transpose(1, 2)).transpose(1, 2)
+        cross = self.inner[:, :, at] @ gain.transpose(1, 2)
+        self.inner = self.inner - cross - cross.transpose(1, 2) + gain @ self.inner[:, at][:, :, at] @ gain.transpose(1, 2)
+        self.inverse = self.inverse - gain @ columns.transpose(1, 2)
         for matrix in (self.inverse, self.inner):
-            matrix[at] = 0
             matrix[:, at] = 0
-        self.inverse[at, at] = 1
+            matrix[:, :, at] = 0
+        self.inverse[:, at, at] = 1

@@ -16,6 +16,7 @@ class ChannelView:
 
     name: str
     weight_CR: Tensor
+    damage_C: Tensor | None = None  # of the channel's removal, where that has been observed
 
 
 CRITERIA: Registry[Callable[[ChannelView], Tensor]] = Registry("criterion")

@@ -41,8 +41,12 @@ class LayerCall:
 
     @property
     def input(self) -> Value:
-        found: Value = self.op.args[1 if self.op.name == "aten.addmm" else 0]
+        found: Value = self.input_of(self.op.args)
         return found
+
+    def input_of(self, args: tuple[Any, ...]) -> Any:
+        """The input among the call's arguments."""
+        return args[1 if self.op.name == "aten.addmm" else 0]
 
     @property
     def output(self) -> Value:
@@ -109,21 +113,26 @@ class LayerCall:
         stride = self._sizes("stride")
         if self.kind == "transposed":
             x = _stuffed(x, stride)
-            pad = [(d * (k - 1) - p, d * (k - 1) - p + o) for d, k, p, o in
-                   zip(dilation, kernel, self._sizes("padding"), self._sizes("output_padding"), strict=True)]
+            pad = [
+                (d * (k - 1) - p, d * (k - 1) - p + o)
+                for d, k, p, o in zip(dilation, kernel, self._sizes("padding"), self._sizes("output_padding"), strict=True)
+            ]
             stride = (1,) * n
         else:
             pad = _padding(self._option("padding"), kernel, dilation, n)
         x = F.pad(x, [side for pair in reversed(pad) for side in pair])
-        sizes = [(s - d * (k - 1) - 1) // t + 1 for s, d, k, t in
-                 zip(x.shape[2:], dilation, kernel, stride, strict=True)]
+        sizes = [(s - d * (k - 1) - 1) // t + 1 for s, d, k, t in zip(x.shape[2:], dilation, kernel, stride, strict=True)]
         where = torch.unravel_index(rows, (x.shape[0], *sizes))
         x = x.contiguous()
         steps = x.stride()
         windows = x.as_strided(
             (x.shape[0], *sizes, x.shape[1], *kernel),
-            (steps[0], *(s * t for s, t in zip(steps[2:], stride, strict=True)), steps[1],
-             *(s * d for s, d in zip(steps[2:], dilation, strict=True))),
+            (
+                steps[0],
+                *(s * t for s, t in zip(steps[2:], stride, strict=True)),
+                steps[1],
+                *(s * d for s, d in zip(steps[2:], dilation, strict=True)),
+            ),
         )
         found = windows[where]  # [N, channels, *kernel]
         return found.reshape(len(rows), groups, -1).transpose(0, 1)

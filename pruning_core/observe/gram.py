@@ -56,5 +56,7 @@ def sample_rows(count: int, wanted: int, generator: torch.Generator) -> Tensor:
     if count <= wanted:
         return torch.arange(count)
     if count > 4 * wanted:  # with few repetitions, and without a permutation of everything
-        return torch.randint(count, (wanted,), generator=generator).unique()
-    return torch.randperm(count, generator=generator)[:wanted].sort().values
+        some: Tensor = torch.unique(torch.randint(count, (wanted,), generator=generator))
+        return some
+    chosen: Tensor = torch.randperm(count, generator=generator)[:wanted].sort().values
+    return chosen

@@ -66,6 +66,8 @@ class Run:
     def advance_to(self, call: int) -> None:
         """Run until it stops before this call, one of `stops`, or a later one."""
         while self._at < call:
+            if self._at - 1 in self.held:  # an in-place call may follow, and nobody has looked at it yet
+                self.held[self._at - 1] = self.held[self._at - 1].clone()
             self._go.release()
             self._stopped.acquire()
             if self._error is not None:

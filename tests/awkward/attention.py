@@ -208,6 +208,30 @@ class RotaryGqa(nn.Module):
         return self.fc(x + self.down(F.silu(self.gate(h)) * self.up(h)))
 
 
+class RotarySdpa(nn.Module):
+    """Interleaved rotary positions on all tokens but the first, then PyTorch's own scale, which a smaller head changes."""
+
+    def __init__(self, dim: int = 48, heads: int = 2, tokens: int = 12) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
+        self.register_buffer("k_bias", torch.zeros(dim), persistent=False)
+        self.qkv, self.proj, self.fc = nn.Linear(24, 3 * dim, bias=False), nn.Linear(dim, 64), nn.Linear(64, 10)
+        self.register_buffer("sin", torch.rand(tokens - 1, dim // heads))
+        self.register_buffer("cos", torch.rand(tokens - 1, dim // heads))
+
+    def rotate(self, x: Tensor) -> Tensor:
+        first, rest = x[:, :, :1], x[:, :, 1:]
+        turned = torch.stack((-rest[..., 1::2], rest[..., ::2]), -1).reshape(rest.shape)
+        return torch.cat((first, rest * self.cos + turned * self.sin), 2).type_as(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = F.linear(x, self.qkv.weight, torch.cat((self.q_bias, self.k_bias, self.v_bias)))
+        q, k, v = qkv.reshape(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v)
+        return self.fc(self.proj(x.transpose(1, 2).flatten(2)).relu().mean(1))
+
+
 class MultiQuery(nn.Module):
     """One key-value head for all query heads; a fused projection split by uneven sizes."""
 
@@ -370,6 +394,7 @@ CASES = {
         build=seeded(Translator), inputs=tokens((10, 2), (8, 2), high=50), locked=FC, approximate=True
     ),
     "gqa_rotary": Case(build=seeded(RotaryGqa), inputs=tokens((2, 12), high=40), locked=FC, approximate=True),
+    "rotary_sdpa": Case(build=seeded(RotarySdpa), inputs=SEQUENCE, locked=FC),
     "multi_query": Case(build=seeded(MultiQuery), inputs=SEQUENCE, locked=FC),
     "window_attention": Case(build=seeded(WindowAttention), inputs=IMAGE, locked=FC, approximate=True),
     "linear_attention": Case(build=seeded(LinearAttention), inputs=IMAGE, locked=FC, approximate=True),

@@ -326,6 +326,24 @@ class IndexChannels(nn.Module):
         return self.fc(self.conv3(x.index_select(1, self.third).relu()).mean((2, 3)))
 
 
+class IndexRepeated(nn.Module):
+    """Numbers that count from the end, repeat and leave channels out, on two axes; and one buffer that two calls read."""
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        self.register_buffer("some", torch.cat((torch.arange(-1, -17, -1), torch.arange(8), torch.arange(8))))
+        self.register_buffer("last", torch.arange(width - 1, -1, -1), persistent=False)
+        self.register_buffer("shared", torch.randperm(24))
+        self.conv1, self.conv2 = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(32, width, 1)
+        self.hidden, self.wide = nn.Linear(width, 24), nn.Linear(24, 96)
+        self.fc = nn.Linear(96, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv2(self.conv1(x).relu()[:, self.some]).relu()
+        x = self.hidden(x.mean((2, 3)).index_select(-1, self.last))
+        return self.fc(self.wide(x[:, self.shared].relu() + x.sin()[:, self.shared]).relu())
+
+
 class Unbind(nn.Module):
     """Heads taken apart with unbind and put back with stack."""
 
@@ -478,6 +496,7 @@ CASES = {
     "shortcut_lambda": Case(build=seeded(ShortcutLambda), inputs=IMAGE, locked=FC),
     "shortcut_zeros": Case(build=seeded(ZerosShortcut), inputs=IMAGE, locked=FC),
     "index_channels": Case(build=seeded(IndexChannels), inputs=IMAGE, locked=FC),
+    "index_repeated": Case(build=seeded(IndexRepeated), inputs=IMAGE, locked=FC | {"hidden"}),
     "unbind_stack": Case(build=seeded(Unbind), inputs=IMAGE, locked=FC),
     "maxout": Case(build=seeded(Maxout), inputs=IMAGE, locked=FC),
     "rearranged": Case(build=seeded(Rearranged), inputs=IMAGE, locked=FC),

@@ -185,6 +185,25 @@ class StandardisedConv2d(nn.Conv2d):
         return self._conv_forward(x, (self.weight - mean) / deviation, self.bias)
 
 
+class ScaledStandardised(nn.Module):
+    """NF-Nets: every filter is standardised by `batch_norm` over a reshape that adds an axis before and merges three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 48, 3, padding=1)
+        self.gain1, self.gain2 = nn.Parameter(torch.rand(32, 1, 1, 1)), nn.Parameter(torch.rand(48, 1, 1, 1))
+        self.fc = nn.Linear(48, 10)
+
+    def standardised(self, x: Tensor, conv: nn.Conv2d, gain: Tensor) -> Tensor:
+        w = conv.weight
+        flat = F.batch_norm(w.reshape(1, w.shape[0], -1), None, None, weight=(gain * 0.3).view(-1), training=True)
+        return F.conv2d(x, flat.reshape_as(w), conv.bias, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.standardised(x, self.conv1, self.gain1).relu()
+        return self.fc(self.standardised(x, self.conv2, self.gain2).relu().mean((2, 3)))
+
+
 class WeightStandardised(nn.Module):
     """Pruned inputs change the statistics of the filters that read them: approximate."""
 
@@ -307,6 +326,7 @@ CASES = {
     "weight_norm_hooked": Case(build=seeded(HookedWeightNorm), inputs=normal((2, 4, 20)), locked=FC, approximate=True),
     "spectral_norm": Case(build=seeded(SpectralNormed), inputs=IMAGE, locked=FC, approximate=True),
     "parametrized": Case(build=seeded(Parametrized), inputs=normal((4, 24)), locked=FC),
+    "scaled_standardised": Case(build=seeded(ScaledStandardised), inputs=IMAGE, locked=FC, approximate=True),
     "weight_standardised": Case(build=seeded(WeightStandardised), inputs=IMAGE, locked=FC, approximate=True),
     "low_rank": Case(build=seeded(LowRank), inputs=normal((4, 24)), locked=FC),
     "dynamic_conv": Case(build=seeded(DynamicConv), inputs=IMAGE, locked=FC),

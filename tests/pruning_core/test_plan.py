@@ -39,7 +39,7 @@ def test_json_round_trip_and_apply_alone(name: str) -> None:
     result = pc.prune(model, inputs, pc.PruningSpec(ratio=0.5))
     again = pc.PruningPlan.from_json(result.plan.to_json())
     assert again == result.plan
-    twin = pc.apply(model, again)
+    twin = pc.apply(model, again, inputs if name == "data_dependent" else None)  # that one branches on their values
     for (name_a, a), (name_b, b) in zip(twin.state_dict().items(), result.model.state_dict().items(), strict=True):
         assert name_a == name_b
         assert torch.equal(a, b)
@@ -129,3 +129,19 @@ def test_another_activation_is_another_model() -> None:
     plan = pc.plan(Active("relu"), torch.randn(2, 4), pc.PruningSpec())
     with pytest.raises(pc.PlanError, match="other calls"):
         pc.apply(Active("tanh"), plan)
+
+
+def test_channel_numbers_in_buffers_are_counted_anew() -> None:
+    """A plan knows the new numbers; they survive JSON and disk, and a model with other numbers is refused."""
+    case = CASES["index_channels"]
+    model, x = case.build(), case.inputs()
+    result = pc.prune(model, x, pc.PruningSpec(ratio=0.5), check="numeric")
+    kept = {(c.tensor, c.axis): c.keep for c in result.plan.slices}
+    old, new = (dict(m.named_buffers())["order"].tolist() for m in (model, result.model))
+    assert [kept["conv1.weight", 0][k] for k in new] == [k for k in old if k in kept["conv1.weight", 0]]
+    again = pc.PruningPlan.from_json(result.plan.to_json())
+    assert again == result.plan
+    assert pc.apply(model, again).get_buffer("order").tolist() == new
+    model.get_buffer("order").copy_(torch.arange(48))
+    with pytest.raises(pc.PlanError, match="other channel numbers"):
+        pc.apply(model, again)

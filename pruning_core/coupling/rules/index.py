@@ -1,4 +1,7 @@
-"""Look-ups by position: the indexed axis is fixed, the others pass through."""
+"""Look-ups by position: the indexed axis is fixed, the others pass through.
+
+Where a buffer of the module holds the positions, their numbers are known: then the picked channels pass through, too.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,41 @@ import torch
 
 from pruning_core.coupling.rules.elementwise import pointwise
 from pruning_core.coupling.rules.table import Context, Sym, rule
-from pruning_core.coupling.units import Axes, fixed
+from pruning_core.coupling.units import Axes, fixed, is_fixed
+from pruning_core.trace import Op, Value
+
+
+def known_pick(op: Op) -> tuple[int, Value] | None:
+    """The axis that a call indexes with one tensor of one axis, and that tensor."""
+    if op.name == "aten.index_select":
+        found = [(op.args[1], op.args[2])]
+    elif op.name == "aten.index":
+        found = [(dim, value) for dim, value in enumerate(op.args[1]) if value is not None]
+    else:
+        return None
+    dim, value = found[0]
+    one = len(found) == 1 and len(value.shape) == 1 and value.dtype in {torch.int64, torch.int32}
+    return (dim % max(len(op.args[0].shape), 1), value) if one else None
+
+
+def _by_known_numbers(ctx: Context, x: Sym, index: Sym) -> Axes | None:
+    """Channels picked by numbers that are known: the numbers are channels, too, and go with what they pick."""
+    pick = known_pick(ctx.op)
+    numbers = None if pick is None else ctx.positions.get(pick[1].index)
+    if pick is None or numbers is None or is_fixed(x.axes[pick[0]]):
+        return None
+    dim = pick[0]
+    ids = x.axes[dim][numbers]
+    ctx.links.join(ids, index.axes[0])
+    return (*x.axes[:dim], ids, *x.axes[dim + 1 :])
 
 
 @rule("aten.index_select")
 def index_select(ctx: Context, x: Sym, dim: int, _index: Sym) -> Axes:
     dim %= x.ndim
+    known = _by_known_numbers(ctx, x, _index)
+    if known is not None:
+        return known
     ctx.links.lock(x.axes[dim], f"picked by position by {ctx.links.where()}")
     return (*x.axes[:dim], fixed(ctx.out_shapes[0][dim]), *x.axes[dim + 1 :])
 
@@ -21,6 +53,9 @@ def index_select(ctx: Context, x: Sym, dim: int, _index: Sym) -> Axes:
 @rule("aten.index", "aten._unsafe_index")
 def index(ctx: Context, x: Sym, indices: tuple[Sym | None, ...]) -> Axes:
     """Advanced indexing: index tensors broadcast together and take the place of the axes they index."""
+    known = _by_known_numbers(ctx, x, next(item for item in indices if item is not None))
+    if known is not None:
+        return known
     shape = ctx.out_shapes[0]
     used: list[int] = []
     ndim = at = 0

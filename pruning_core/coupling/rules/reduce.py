@@ -61,10 +61,12 @@ def vector_norm(ctx: Context, x: Sym, _ord: Any = 2, dims: Any = None, *_: Any, 
     gone, out = _reduced(ctx, x, None if isinstance(dims, bool) else dims)
     for d in gone:
         ctx.links.read(x.axes[d])
+        if isinstance(_ord, int | float) and _ord < 0:  # the smallest entries decide, and a muted one is small
+            ctx.links.lock(x.axes[d], f"a norm of the smallest entries in {ctx.links.where()}")
     return out
 
 
-@rule("aten.max", "aten.min", "aten.median", "aten.mode", "aten.kthvalue")
+@rule("aten.max", "aten.min", "aten.median")
 def extreme(ctx: Context, x: Sym, *args: Any, **kwargs: Any) -> Any:
     """Values, and the positions where they were: positions over a pruned axis must not be used."""
     if args and isinstance(args[0], Sym):  # the two-tensor form
@@ -80,10 +82,10 @@ def extreme(ctx: Context, x: Sym, *args: Any, **kwargs: Any) -> Any:
     return [out for _ in outputs]
 
 
-@rule("aten.argmax", "aten.argmin", "aten.topk", "aten.sort", "aten.argsort", "aten.msort")
+@rule("aten.argmax", "aten.argmin", "aten.topk", "aten.sort", "aten.argsort", "aten.kthvalue", "aten.mode")
 def positions(ctx: Context, x: Sym, *args: Any, **kwargs: Any) -> Any:
     """What comes out counts positions of the axis, or is ordered along it: nothing of it may go."""
-    takes_k = ctx.op.name == "aten.topk"
+    takes_k = ctx.op.name in {"aten.topk", "aten.kthvalue"}
     dim = kwargs.get("dim", (args[1] if len(args) > 1 else -1) if takes_k else (args[0] if args else -1))
     if not isinstance(dim, int) or isinstance(dim, bool):
         return ctx.lock_all(f"positions of the flattened tensor in {ctx.links.where()}")

@@ -23,7 +23,7 @@ def reshape_axes(ctx: Context, axes: Axes, new_shape: tuple[int, ...]) -> Axes:
             ctx.links.lock(ids, f"reshape of an empty tensor in {ctx.links.where()}")
         return tuple(fixed(n) for n in new_shape)
     out: list[Ids] = []
-    i = j = 0
+    i = j = block = 0
     while i < len(old_shape) or j < len(new_shape):
         first_i, first_j = i, j
         left = old_shape[i] if i < len(old_shape) else 1
@@ -39,15 +39,19 @@ def reshape_axes(ctx: Context, axes: Axes, new_shape: tuple[int, ...]) -> Axes:
         if left == 1:  # runs of ones on both sides
             while i < len(old_shape) and old_shape[i] == 1 and (j >= len(new_shape) or new_shape[j] != 1):
                 i += 1
-        out += _block(ctx, axes[first_i:i], new_shape[first_j:j])
+        out += _block(ctx, axes[first_i:i], new_shape[first_j:j], block)
+        block += 1
     return tuple(out)
 
 
-def _block(ctx: Context, axes: Axes, factors: tuple[int, ...]) -> list[Ids]:
+def _block(ctx: Context, axes: Axes, factors: tuple[int, ...], block: int) -> list[Ids]:
+    """Two choices may come up in each block. They are numbered by it, so that a pruned run finds its own again."""
     if all(is_fixed(ids) for ids in axes):
         return [fixed(n) for n in factors]
     live = [k for k, n in enumerate(factors) if n > 1]
+    ctx.ordinal = 2 * block
     merged = merge_axes(ctx, axes)
+    ctx.ordinal = 2 * block + 1
     if len(live) <= 1 and not ctx.is_decided:
         return [merged if k in live else fixed(n) for k, n in enumerate(factors)]
     options = sorted(live, key=lambda k: (-factors[k], -k)) or [0]
@@ -134,8 +138,9 @@ def slice_(ctx: Context, x: Sym, dim: int = 0, start: int | None = None, end: in
 
 
 @rule("aten.narrow")
-def narrow(ctx: Context, x: Sym, dim: int, start: int, length: int) -> Axes:
-    start = start if isinstance(start, int) else 0
+def narrow(ctx: Context, x: Sym, dim: int, start: Any, length: int) -> Axes:
+    if not isinstance(start, int):
+        return ctx.lock_all(f"positions read from a tensor in {ctx.links.where()}")[0]
     start %= max(x.shape[dim], 1)
     return take(x.axes, dim, slice(start, start + length))
 

@@ -47,6 +47,12 @@ def grid_sample(ctx: Context, x: Sym, grid: Sym, *_: Any) -> Axes:
     return (*x.axes[:2], *(fixed(n) for n in ctx.out_shapes[0][2:]))
 
 
+@rule("aten.affine_grid_generator")
+def affine_grid(ctx: Context, theta: Sym, *_: Any) -> Any:
+    """theta [N, 2, 3] -> positions [N, H, W, 2]."""
+    return ctx.lock_all(f"positions of {ctx.links.where()}")
+
+
 @rule("aten.pixel_shuffle")
 def pixel_shuffle(ctx: Context, x: Sym, r: int) -> Axes:
     """[..., C r r, H, W] -> [..., C, H r, W r]."""

@@ -86,6 +86,7 @@ class Context:
     made: dict[tuple[int, int], Choice]
     taken_ids: dict[tuple[int, int], Ids]
     used: frozenset[int]
+    positions: Mapping[int, Ids] = field(default_factory=dict)  # value -> the channel numbers that it holds
     ordinal: int = 0
     symbols: list[Sym] = field(default_factory=list)
 

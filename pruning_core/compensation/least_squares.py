@@ -1,0 +1,90 @@
+"""Least squares: express the removed channels by the kept ones, and fold that into the weights that read them.
+
+B = G_RK (G_KK + ridge)^-1 with the Gram matrix G of a layer's input channels in the original network; the weights of a
+kept channel take over their shares of the removed ones', the mean goes into the bias. One pass, no gradients. Every
+layer is mended for itself, so a layer's repair does not know what the layers before it still lack.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruning_core.calibration import Calibration
+from pruning_core.compensation.report import Repair
+from pruning_core.criteria.elimination import RIDGE, repair
+from pruning_core.observe.calls import LayerCall, layer_calls
+from pruning_core.observe.gram import Gram
+from pruning_core.observe.moments import input_moments
+from pruning_core.prediction import Prediction
+from pruning_core.twin import named_tensors
+
+
+def fold(
+    original: nn.Module, pruned: nn.Module, prediction: Prediction, calibration: Calibration, seed: int = 0
+) -> tuple[Repair, ...]:
+    """Mend every weight of `pruned` that reads removed channels, in place."""
+    trace = prediction.analysis.trace
+    grams = input_moments(original, trace, calibration, seed)
+    before, after = named_tensors(original), named_tensors(pruned)
+    found: list[Repair] = []
+    for call in layer_calls(trace):
+        axes = prediction.analysis.tensor_axes(call.weight)
+        keeps = torch.from_numpy(np.array(prediction.keeps[axes[call.in_axis]]))
+        if (
+            call.op.index not in grams
+            or bool(keeps.all())
+            or not call.only
+            or (call.kind == "transposed" and call.groups > 1)
+        ):
+            continue
+        if call.groups > 1 and not _same_inputs(prediction, call):
+            continue
+        out = torch.tensor(prediction.kept(axes[call.out_axis]))
+        rows = before[call.weight].detach().double().index_select(call.out_axis, out)
+        bias = after[call.bias] if call.bias else None
+        scale = _rescaled(rows.index_select(call.in_axis, keeps.nonzero()[:, 0]), after[call.weight])
+        found.append(_fold_one(call, rows, keeps, grams[call.op.index], after[call.weight], bias, scale))
+    return tuple(found)
+
+
+def _same_inputs(prediction: Prediction, call: LayerCall) -> bool:
+    """Whether a grouped convolution keeps all its groups: then each has its own outputs and the same inputs."""
+    ids = prediction.analysis.axes[call.input.index][call.channel_axis]
+    return bool(prediction.keeps[ids].reshape(call.groups, -1).any(axis=1).all())
+
+
+def _rescaled(expected: Tensor, found: Tensor) -> float:
+    """What the plan multiplied the weight with, to undo a constant."""
+    energy = float(expected.square().sum())
+    return float((expected * found.detach().double()).sum()) / energy if energy else 1.0
+
+
+def _fold_one(
+    call: LayerCall, rows: Tensor, keeps: Tensor, gram: Gram, weight: Tensor, bias: Tensor | None, scale: float
+) -> Repair:
+    gone, kept = (~keeps).nonzero()[:, 0], keeps.nonzero()[:, 0]
+    moment = gram.xx / gram.rows
+    by_input = rows.movedim(call.in_axis, 0)  # [I, O, *K], or [I, O of all groups, *K]
+    parts = torch.split(by_input, by_input.shape[1] // len(moment), dim=1)
+    mended, constants = [], []
+    before = after = energy = 0.0
+    for g, part in enumerate(parts):
+        flat = part.flatten(1)  # [I, R]
+        with_one = torch.cat([kept, torch.tensor([len(keeps)])]) if bias is not None else kept
+        shares = repair(moment[g], gone, with_one)  # [gone, kept (+ 1)]
+        moved = shares.T @ flat[gone]
+        mended.append((flat[kept] + moved[: len(kept)]).reshape(len(kept), *part.shape[1:]))
+        constants.append(moved[-1].reshape(part.shape[1], -1).sum(dim=1))
+        change = torch.zeros(len(keeps) + 1, flat.shape[1], dtype=torch.float64)
+        change[gone] = -flat[gone]
+        before += float((change * (moment[g] @ change)).sum())
+        change[with_one] += moved
+        after += float((change * (moment[g] @ change)).sum())
+        energy += float((flat * (moment[g, :-1, :-1] @ flat)).sum())
+    weight.data.copy_(torch.cat(mended, dim=1).movedim(0, call.in_axis) * scale)
+    if bias is not None:
+        bias.data += (torch.cat(constants) * scale).to(bias.dtype)
+    energy = max(energy, 1e-30)
+    return Repair(call.weight, gram.rows, RIDGE, before / energy, after / energy)

@@ -1,0 +1,117 @@
+"""Ridge regression from streamed second moments, and its refinement where a ReLU follows.
+
+Shape legend: G groups, N rows, K inputs (S = K + 1 with the constant), O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruning_core.observe.gram import Gram
+
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # shares of the mean diagonal of the Gram matrix
+ROUNDS = 4  # of the refinement behind a ReLU
+_CONSTANT = 1e-6  # of the ridge: the constant is hardly held back
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rectified:
+    """Rows whose answers pass a ReLU: z = slope * y + base, then max(z, 0)."""
+
+    x: Tensor  # [G, N, K]
+    y: Tensor  # [G, N, O] wanted
+    slope: Tensor  # [G, 1, O]
+    base: Tensor  # [G, N or 1, O]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """weight [G, S or K, O]; errors are sums of squares over the held-out rows, `energy` that of the answers."""
+
+    weight: Tensor
+    ridge: float  # infinite where the weights stayed as they were
+    before: float
+    after: float
+    energy: float
+
+
+def regress(
+    learn: Gram, check: Gram, start: Tensor, rectified: Sequence[Rectified] = (), held: Sequence[Rectified] = ()
+) -> Solution:
+    """The weights nearest to `start` [G, S or K, O] that explain the rows of `learn`; the ridge is chosen on `check`.
+
+    Behind a ReLU, answers below zero are free to be any value below zero: alternately, those targets are set to what the
+    weights answer, and the weights are solved for again with the same factorised matrix.
+    """
+    size = start.shape[1]
+    gram, gap = learn.xx[:, :size, :size], learn.xy[:, :size] - learn.xx[:, :size, :size] @ start
+    best: tuple[float, float, Tensor, Tensor] | None = None
+    for ridge in RIDGES:
+        factor, failed = torch.linalg.cholesky_ex(gram + _ridge(learn, size, ridge))
+        if bool(failed.any()):
+            continue
+        weight = start + torch.cholesky_solve(gap, factor)
+        error = squared_error(check, weight)
+        if best is None or error < best[0]:
+            best = (error, ridge, weight, factor)
+    before = _rectified_error(held, start) if held else squared_error(check, start)
+    energy = _rectified_error(held, None) if held else float(check.yy.sum())
+    if best is None:
+        return Solution(start, float("inf"), before, before, energy)
+    after, ridge, weight, factor = best
+    for _ in range(ROUNDS if rectified else 0):
+        cross = sum((_cross(rows, weight) for rows in rectified), torch.zeros_like(start))
+        weight = start + torch.cholesky_solve(cross - gram @ start, factor)
+    if held:
+        after = _rectified_error(held, weight)
+    if not after < before:
+        return Solution(start, float("inf"), before, before, energy)
+    return Solution(weight, ridge, before, after, energy)
+
+
+def _ridge(learn: Gram, size: int, ridge: float) -> Tensor:
+    diagonal = learn.xx.diagonal(dim1=1, dim2=2)
+    inputs = diagonal.shape[1] - 1
+    shape = torch.ones(size, dtype=torch.float64)
+    shape[inputs:] = _CONSTANT
+    return torch.diag_embed(ridge * diagonal[:, :inputs].mean(dim=1, keepdim=True).clamp_min(1e-30) * shape)
+
+
+def squared_error(check: Gram, weight: Tensor) -> float:
+    """Summed over all rows and outputs, for weights [G, S or K, O]."""
+    size = weight.shape[1]
+    quadratic = (weight * (check.xx[:, :size, :size] @ weight)).sum()
+    return max(float(quadratic - 2 * (weight * check.xy[:, :size]).sum() + check.yy.sum()), 0.0)
+
+
+def _answers(rows: Rectified, weight: Tensor) -> Tensor:
+    """z [G, N, O] of the weights."""
+    found = rows.x @ weight[:, : rows.x.shape[2]].float()
+    if weight.shape[1] > rows.x.shape[2]:
+        found = found + weight[:, -1:].float()
+    return found * rows.slope + rows.base
+
+
+def _cross(rows: Rectified, weight: Tensor) -> Tensor:
+    """x^T y' with y' the wanted answers, free where both lie below zero."""
+    wanted = rows.y * rows.slope + rows.base
+    free = torch.where(wanted > 0, wanted, _answers(rows, weight).clamp(max=0))
+    y = (free - rows.base) / rows.slope
+    cross = rows.x.transpose(1, 2) @ y
+    if weight.shape[1] > rows.x.shape[2]:
+        cross = torch.cat([cross, y.sum(dim=1, keepdim=True)], dim=1)
+    return cross.double()
+
+
+def _rectified_error(held: Sequence[Rectified], weight: Tensor | None) -> float:
+    """Summed squared error behind the ReLU; the answers' own energy where no weights are given."""
+    total = 0.0
+    for rows in held:
+        wanted = (rows.y * rows.slope + rows.base).clamp(min=0)
+        got = torch.zeros(()) if weight is None else _answers(rows, weight).clamp(min=0)
+        total += float((wanted - got).double().square().sum())
+    return total

@@ -1,0 +1,295 @@
+"""What the repair cannot mend: the damage of each channel of each group, comparable over the whole model.
+
+Inside a group, `criteria.elimination` says in which order the channels go. What the groups cost each other is measured
+where it counts, at the model's outputs: for several numbers of removed channels the repaired change of the consumers'
+weights is multiplied with the per-sample gradients of the outputs (a Gauss-Newton estimate of the squared change of
+the outputs, without labels). Where the model cannot be differentiated, the consumers' own relative errors stand in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruning_core import tree
+from pruning_core.calibration import Calibration, generator
+from pruning_core.coupling.groups import ChannelGroup, Member
+from pruning_core.criteria.elimination import Reader, eliminate, repair
+from pruning_core.criteria.table import CRITERIA, ChannelView
+from pruning_core.errors import SpecError
+from pruning_core.normalizers import Scores
+from pruning_core.observe.calls import LayerCall, layer_calls
+from pruning_core.observe.gram import Gram
+from pruning_core.trace import Trace, quiet_kernels
+from pruning_core.twin import named_tensors
+
+FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)  # of a group's channels: where its damage is measured
+SAMPLES = 96  # whose gradients are taken, one by one
+
+
+@CRITERIA.register
+def reconstruction(view: ChannelView) -> Tensor:
+    """The error that removing a channel leaves after the best linear repair: [C] >= 0; see `by_elimination`.
+
+    Raises: SpecError without calibration data.
+    """
+    if view.damage_C is None:
+        raise SpecError(
+            "criterion 'reconstruction' needs calibration data and got none",
+            f"parameter {view.name!r}",
+            "pass calibration=..., unlabelled inputs are enough, or use 'l2_norm'",
+        )
+    return view.damage_C
+
+
+@dataclass(slots=True, eq=False)
+class _Trial:
+    """The repaired change of one consumer's weight when some channels of a group are gone."""
+
+    call: LayerCall
+    gone: Tensor  # inputs
+    change: Tensor  # [G, gone, I (+ 1)]: what each input takes over from those that are gone, themselves with -1
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    group: ChannelGroup
+    damage: Tensor  # [C] by elimination
+    trials: list[list[_Trial]] = field(default_factory=list)  # by fraction
+    squares: Tensor = field(default_factory=lambda: torch.zeros(len(FRACTIONS), dtype=torch.float64))
+
+
+def by_elimination(
+    groups: Sequence[ChannelGroup], trace: Trace, grams: Mapping[int, Gram], tensors: Mapping[str, Tensor]
+) -> dict[str, Scores]:
+    """Group -> [C] damage in units of its consumers' output energy. Groups that no layer reads are left out."""
+    calls = layer_calls(trace)
+    found: dict[str, Scores] = {}
+    for group in groups:
+        readers = [
+            _reader(call, member, group, grams[call.op.index], tensors)
+            for call, member in consumers(group, calls)
+            if call.op.index in grams
+        ]
+        if readers:
+            found[group.name] = eliminate(readers, group.channels).numpy()
+    return found
+
+
+def consumers(group: ChannelGroup, calls: Sequence[LayerCall]) -> list[tuple[LayerCall, Member]]:
+    """The layers that contract the group's channels."""
+    return [
+        (call, member)
+        for call in calls
+        for member in group.members
+        if member.tensor == call.weight
+        and member.axis == call.in_axis
+        and _members(member, group) is not None
+        and not (call.kind == "transposed" and call.groups > 1)
+    ]
+
+
+def _members(member: Member, group: ChannelGroup) -> Tensor | None:
+    """[C, P] positions of each channel; None where the channels have different numbers of them."""
+    inside = np.flatnonzero(member.channel_of >= 0)
+    counts = np.bincount(member.channel_of[inside], minlength=group.channels)
+    if counts.min() != counts.max() or not counts.max():
+        return None
+    order = inside[np.argsort(member.channel_of[inside], kind="stable")]
+    return torch.from_numpy(order.reshape(group.channels, -1))
+
+
+def _reader(call: LayerCall, member: Member, group: ChannelGroup, gram: Gram, tensors: Mapping[str, Tensor]) -> Reader:
+    moment = gram.xx / gram.rows
+    weight = _by_input(call, tensors[call.weight])  # [G, I, R]
+    energy = torch.einsum("gir,gij,gjr->", weight, moment[:, :-1, :-1], weight).clamp_min(1e-30)
+    with_constant = torch.cat([weight / energy.sqrt(), torch.zeros_like(weight[:, :1])], dim=1)
+    members = _members(member, group)
+    assert members is not None
+    return Reader(moment, with_constant, members)
+
+
+def _by_input(call: LayerCall, weight: Tensor) -> Tensor:
+    """[G, I, R]: the weight by input channel, outputs and kernel positions flattened."""
+    weight = weight.detach().double()
+    if call.kind != "conv":
+        return weight.movedim(call.in_axis, 0).flatten(1)[None]
+    split = weight.reshape(call.groups, weight.shape[0] // call.groups, *weight.shape[1:])
+    return split.transpose(1, 2).flatten(2)
+
+
+def at_the_outputs(
+    groups: Sequence[ChannelGroup],
+    eliminated: Mapping[str, Scores],
+    model: nn.Module,
+    trace: Trace,
+    grams: Mapping[int, Gram],
+    calibration: Calibration,
+    seed: int = 0,
+) -> dict[str, Scores] | None:
+    """Group -> [C] damage in units of the outputs' variance; None where the model cannot be differentiated.
+
+    `model` is a copy of the engine's own. A group that no layer reads (the keys of an attention) is judged by what its
+    own rows do to the outputs: sum_r w g per channel and sample.
+    """
+    named = {name: t for name, t in named_tensors(model).items() if isinstance(t, nn.Parameter) and t.is_floating_point()}
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+    calls = [call for call in layer_calls(trace) if call.weight in named]
+    states = {
+        group.name: _with_trials(group, torch.from_numpy(eliminated[group.name]), calls, grams)
+        for group in groups
+        if group.name in eliminated
+    }
+    alone = {group.name: _rows_of(group, named) for group in groups if group.name not in eliminated}
+    effects: dict[str, list[Tensor]] = {name: [] for name in alone}
+    try:
+        for gradients in _sample_gradients(model, named, calibration, seed):
+            shared = {call.op.index: _shared(call, named, gradients) for call in calls}
+            for state in states.values():
+                for k, trials in enumerate(state.trials):
+                    change = sum(_effect(trial, *shared[trial.call.op.index]) for trial in trials)
+                    state.squares[k] += float(change) ** 2
+            for name, rows in alone.items():
+                effects[name].append(_own_effect(rows, named, gradients))
+    except RuntimeError:  # no derivative, or inference tensors inside
+        return None
+    found = {name: _curve(state) for name, state in states.items()}
+    for name, sampled in effects.items():
+        if sampled:
+            found[name] = _curve_of_effects(torch.stack(sampled))
+    return found
+
+
+def _with_trials(group: ChannelGroup, damage: Tensor, calls: Sequence[LayerCall], grams: Mapping[int, Gram]) -> _Group:
+    state = _Group(group, damage)
+    order = damage.argsort(stable=True)
+    for fraction in FRACTIONS:
+        removed = order[: max(1, int(fraction * group.channels))]
+        trials: list[_Trial] = []
+        for call, member in consumers(group, calls):
+            gram, members = grams.get(call.op.index), _members(member, group)
+            if gram is None or members is None:
+                continue
+            gone = members[removed].flatten().sort().values
+            moment = gram.xx / gram.rows
+            size = moment.shape[1] - (call.bias is None)
+            is_kept = torch.ones(size, dtype=torch.bool)
+            is_kept[gone] = False
+            kept = is_kept.nonzero()[:, 0]
+            change = torch.zeros(len(moment), len(gone), size)
+            for g in range(len(moment)):
+                change[g][:, kept] = repair(moment[g, :size, :size], gone, kept).float()
+            change[:, torch.arange(len(gone)), gone] = -1
+            trials.append(_Trial(call, gone, change))
+        state.trials.append(trials)
+    return state
+
+
+def _sample_gradients(model: nn.Module, named: Mapping[str, Tensor], calibration: Calibration, seed: int):  # type: ignore[no-untyped-def]
+    """For each of the first samples, the gradient of v . f(x) / std f with random signs v, by parameter."""
+    rng = generator(seed)
+    seen = 0
+    spread: list[Tensor] = []
+    for batch in calibration:
+        size = len(batch)
+        with torch.no_grad():
+            whole = list(tree.tensors(model(*batch.inputs.args, **batch.inputs.kwargs)))
+        if not spread:
+            spread = [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in whole]
+        for k in range(size):
+            one = batch.inputs.map(lambda t, k=k, size=size: t[k : k + 1] if t.ndim and t.shape[0] == size else t)
+            with quiet_kernels(), torch.enable_grad():
+                outputs = list(tree.tensors(model(*one.args, **one.kwargs)))
+                total = sum(
+                    (t.float() * _signs(t, rng)).sum() / s
+                    for t, s in zip(outputs, spread, strict=True)
+                    if t.is_floating_point() and t.requires_grad
+                )
+                if not isinstance(total, Tensor):
+                    raise RuntimeError("no output has a gradient")
+                yield dict(zip(named, torch.autograd.grad(total, list(named.values()), allow_unused=True), strict=True))
+            seen += 1
+            if seen == SAMPLES:
+                return
+
+
+def _signs(t: Tensor, rng: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, t.shape, generator=rng).to(t.device) * 2.0 - 1.0
+
+
+def _shared(
+    call: LayerCall, named: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]
+) -> tuple[Tensor, Tensor | None]:
+    """[G, I, I] sum over outputs and kernel positions of w_i g_j, and [G, I] of w_i g_bias."""
+    weight = _by_input(call, named[call.weight]).float()
+    gradient = gradients.get(call.weight)
+    if gradient is None:
+        return torch.zeros(len(weight), weight.shape[1], weight.shape[1]), None
+    products = weight @ _by_input(call, gradient).float().transpose(1, 2)
+    bias = gradients.get(call.bias) if call.bias else None
+    if bias is None:
+        return products, None
+    sums = weight.reshape(*weight.shape[:2], bias.numel() // len(weight), -1).sum(dim=3)  # [G, I, O]
+    return products, torch.einsum("gio,go->gi", sums, bias.detach().float().reshape(len(weight), -1))
+
+
+def _effect(trial: _Trial, products: Tensor, constant: Tensor | None) -> float:
+    inputs = products.shape[2]
+    total = float((trial.change[:, :, :inputs] * products[:, trial.gone]).sum())
+    if constant is not None and trial.change.shape[2] > inputs:
+        total += float((trial.change[:, :, inputs] * constant[:, trial.gone]).sum())
+    return total
+
+
+def _rows_of(group: ChannelGroup, named: Mapping[str, Tensor]) -> list[tuple[Member, Tensor]]:
+    members = [m for m in group.members if m.produces and m.tensor in named and named[m.tensor].ndim > 1]
+    return [(m, torch.from_numpy(m.channel_of)) for m in members]
+
+
+def _own_effect(
+    rows: Sequence[tuple[Member, Tensor]], named: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]
+) -> Tensor:
+    total = torch.zeros(max((int(c.max()) for _, c in rows), default=0) + 1, dtype=torch.float64)
+    for member, channel_of in rows:
+        gradient = gradients.get(member.tensor)
+        if gradient is not None:
+            by_row = (named[member.tensor].detach() * gradient).movedim(member.axis, 0).flatten(1).sum(dim=1).double()
+            inside = channel_of >= 0
+            total.index_add_(0, channel_of[inside], by_row[inside])
+    return total
+
+
+def _curve(state: _Group) -> Scores:
+    """[C]: marginal damages along the order of elimination, from the measured points."""
+    return along_order(state.damage.numpy(), (state.squares / SAMPLES).numpy())
+
+
+def _curve_of_effects(sampled: Tensor) -> Scores:
+    """[N, C] effects of single channels -> [C] marginal damages, the joint effect of several measured like the others."""
+    damage = sampled.square().mean(dim=0)
+    order = damage.argsort(stable=True)
+    points = [float(sampled[:, order[: max(1, int(f * len(order)))]].sum(dim=1).square().mean()) for f in FRACTIONS]
+    return along_order(damage.numpy(), np.array(points))
+
+
+def along_order(damage: Scores, points: Scores) -> Scores:
+    """Marginal damages whose order is that of `damage` [C] and whose sums pass near `points` at FRACTIONS.
+
+    Between the points the sum grows geometrically; marginals never fall, so that a sum of the smallest is the curve.
+    """
+    n = len(damage)
+    at = np.array([0, *(max(1, int(f * n)) for f in FRACTIONS)])
+    total = np.maximum.accumulate(np.concatenate([[0.0], points]))
+    small = max(total.max() * 1e-9, 1e-30)
+    last = total[-1] * max(total[-1] / max(total[-2], small), 1.0) + small
+    at, first = np.unique(np.append(at, n), return_index=True)
+    sums = np.exp(np.interp(np.arange(n + 1), at, np.log(np.append(total, last)[first] + small))) - small
+    marginal = np.maximum.accumulate(np.maximum(np.diff(sums), 0.0))
+    found = np.empty(n)
+    found[np.argsort(damage, kind="stable")] = marginal
+    return found

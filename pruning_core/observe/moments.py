@@ -1,0 +1,52 @@
+"""Gram matrices of the inputs of every layer, channel by channel, from one pass over the calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from pruning_core.calibration import Calibration, generator
+from pruning_core.errors import ModelError
+from pruning_core.observe.calls import LayerCall, layer_calls
+from pruning_core.observe.gram import Gram, sample_rows
+from pruning_core.observe.tap import Tap, run_tapped
+from pruning_core.trace import Op, Trace
+
+ROWS = 32_768  # positions that are looked at per layer, spread evenly over the batches
+
+
+def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed: int = 0) -> dict[int, Gram]:
+    """Call -> Gram matrix [G, I + 1, I + 1] of its input channels at single positions, with a constant last.
+
+    `model` is a copy of the engine's own, in evaluation mode. Raises: ModelError for activations that are no numbers.
+    """
+    calls = {call.op.index: call for call in layer_calls(trace)}
+    grams = {index: Gram() for index in calls}
+    batches = list(calibration)
+    rng = generator(seed)
+
+    def look(op: Op, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        call = calls[op.index]
+        rows = channel_rows(call, call.input_of(args))
+        chosen = rows[:, sample_rows(rows.shape[1], ROWS // len(batches) + 1, rng)]
+        grams[op.index].add(chosen)
+        return run()
+
+    for batch in batches:
+        run_tapped(model, batch.inputs, Tap(trace, calls, look))
+    for index, gram in grams.items():
+        if gram.rows and not bool(gram.xx.isfinite().all()):
+            raise ModelError(
+                "the calibration data makes activations that are NaN or infinite",
+                f"input of {calls[index].weight!r}",
+                "look at the calibration samples: they must be preprocessed as the model expects",
+            )
+    return {index: gram for index, gram in grams.items() if gram.rows}
+
+
+def channel_rows(call: LayerCall, x: Tensor) -> Tensor:
+    """The input's channels at every position: [G, N, I]."""
+    flat = x.movedim(call.channel_axis, -1).flatten(0, -2)
+    return flat.reshape(len(flat), call.groups, -1).transpose(0, 1)

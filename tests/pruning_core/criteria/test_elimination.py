@@ -1,0 +1,103 @@
+"""Backward elimination against least squares that NumPy solves anew for every subset."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pruning_core.criteria import elimination
+from pruning_core.criteria.elimination import Reader, eliminate, repair
+
+
+def least_error(x: Tensor, w: Tensor, kept: list[int]) -> float:
+    """Mean over rows of the squared error of the outputs, with the kept inputs doing their best."""
+    y = (x @ w).numpy()
+    fit, *_ = np.linalg.lstsq(x[:, kept].numpy(), y, rcond=None)
+    return float(((y - x[:, kept].numpy() @ fit) ** 2).sum() / len(y))
+
+
+@pytest.fixture(autouse=True)
+def _hardly_any_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elimination, "RIDGE", 1e-12)
+
+
+def sample(rows: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(3)
+    mix = torch.randn(inputs, inputs, generator=rng, dtype=torch.float64)
+    return torch.randn(rows, inputs, generator=rng, dtype=torch.float64) @ mix, torch.randn(
+        inputs, outputs, generator=rng, dtype=torch.float64
+    )
+
+
+def test_each_removal_costs_what_least_squares_says() -> None:
+    x, w = sample(200, 6, 4)
+    reader = Reader((x.T @ x / len(x))[None], w[None], torch.arange(6)[:, None])
+    damage = eliminate([reader], 6)
+    kept, last = list(range(6)), 0.0
+    for channel in damage.argsort(stable=True).tolist()[:-1]:
+        best = min(kept, key=lambda i: least_error(x, w, [k for k in kept if k != i]))
+        assert channel == best
+        kept.remove(channel)
+        now = least_error(x, w, kept)
+        assert float(damage[channel]) == pytest.approx(now - last, rel=1e-6)
+        last = now
+
+
+def test_channels_of_several_inputs_and_several_readers_go_as_one() -> None:
+    x, w = sample(300, 6, 3)
+    other, v = sample(300, 3, 2)
+    pairs = torch.tensor([[0, 3], [1, 4], [2, 5]])
+    readers = [
+        Reader((x.T @ x / len(x))[None], w[None], pairs),
+        Reader((other.T @ other / len(other))[None], v[None], torch.arange(3)[:, None]),
+    ]
+
+    def cost(kept: list[int]) -> float:
+        return least_error(x, w, pairs[kept].flatten().tolist()) + least_error(other, v, kept)
+
+    first = min(range(3), key=lambda i: cost([k for k in range(3) if k != i]))
+    damage = eliminate(readers, 3)
+    assert int(damage.argmin()) == first
+    assert float(damage.min()) == pytest.approx(cost([k for k in range(3) if k != first]), rel=1e-6)
+
+
+def test_groups_of_a_convolution_add_up() -> None:
+    x, w = sample(200, 4, 3)
+    z, v = sample(250, 4, 3)
+    members = torch.arange(4)[:, None]
+    gram = torch.stack([x.T @ x / len(x), z.T @ z / len(z)])
+    both = eliminate([Reader(gram, torch.stack([w, v]), members)], 4)
+    apart = eliminate([Reader(gram[:1], w[None], members), Reader(gram[1:], v[None], members)], 4)
+    torch.testing.assert_close(both, apart)
+
+
+def test_a_copy_of_another_channel_goes_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elimination, "RIDGE", 1e-6)
+    x, w = sample(200, 5, 4)
+    x[:, 3] = 2 * x[:, 1]
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], torch.arange(5)[:, None])], 5)
+    assert int(damage.argmin()) in {1, 3}
+    assert float(damage.min()) < 1e-4 * float(damage.median())
+
+
+def test_dead_and_constant_inputs_are_no_trouble() -> None:
+    x, w = sample(100, 4, 2)
+    x[:, 2] = 0
+    x[:, 3] = 5
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], torch.arange(4)[:, None])], 4)
+    assert bool(damage.isfinite().all())
+    assert int(damage.argmin()) == 2
+
+
+def test_wide_groups_lose_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elimination, "STEPS", 2)
+    x, w = sample(100, 6, 2)
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], torch.arange(6)[:, None])], 6)
+    assert bool((damage >= 0).all())
+    assert bool(damage.isfinite().all())
+
+
+def test_repair_by_hand() -> None:
+    """Two inputs with x1 = 2 x0: the second is expressed by the first with weight 2."""
+    gram = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
+    torch.testing.assert_close(repair(gram, torch.tensor([1]), torch.tensor([0])), torch.tensor([[2.0]], dtype=torch.float64))
