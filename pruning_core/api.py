@@ -12,17 +12,19 @@ from pruning_core.compensation import compensate
 from pruning_core.cost import cost_of
 from pruning_core.coupling.analysis import Decisions, resolve
 from pruning_core.coupling.groups import channel_groups
+from pruning_core.criteria import NEEDS, WITH_DATA, WITH_LABELS
 from pruning_core.damage import Damages
 from pruning_core.draft import Draft
 from pruning_core.errors import PlanError, SpecError, VerifyError, nearest
 from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_shapes
 from pruning_core.inputs import ExampleInputs
 from pruning_core.latency_table import LatencyTable
+from pruning_core.observe.observations import observe
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
 from pruning_core.planner import make_plan, redraft, throwaway, verified
 from pruning_core.report import ModelReport, PruneReport, layer_rows
-from pruning_core.select import Scorer
+from pruning_core.scoring import Scorer
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject, study
 from pruning_core.surgery import cut_copy
@@ -147,12 +149,13 @@ def prune(
 
 def scorer_of(subject: Subject, spec: PruningSpec, data: Calibration | None, latencies: LatencyTable | None) -> Scorer:
     """What scores the channels. Raises: SpecError for a criterion that reads data when there is none."""
-    damages = None
-    if spec.criterion == "reconstruction":
-        if data is None:
-            fix = "pass calibration=..., unlabelled inputs are enough, or use 'l2_norm'"
-            raise SpecError("criterion 'reconstruction' needs calibration data", "calibration", fix)
-        damages = Damages(subject, data, spec.seed)
-    scorer = Scorer(subject.tensors, spec.criterion, damages)
+    needs = NEEDS.get(spec.criterion, frozenset())
+    if needs & WITH_DATA and data is None:
+        labels = "labelled " if needs & WITH_LABELS else ""
+        fix = f"pass calibration=..., {'' if labels else 'unlabelled inputs are enough, '}or use 'l2_norm'"
+        raise SpecError(f"criterion {spec.criterion!r} needs {labels}calibration data", "calibration", fix)
+    damages = Damages(subject, data, spec.seed) if "damage" in needs and data is not None else None
+    seen = observe(subject, data, needs - {"damage"})
+    scorer = Scorer(subject.tensors, spec.criterion, seen, spec.seed, damages)
     scorer.latencies = latencies or (LatencyTable() if "latency_ms" in spec.budget else None)
     return scorer

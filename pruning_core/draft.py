@@ -13,7 +13,8 @@ from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.plan import AttributeMend, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
-from pruning_core.select import Scorer, filtered, kept_by_index, select
+from pruning_core.scoring import Scorer, unseen
+from pruning_core.select import filtered, kept_by_index, select
 from pruning_core.spec import PruningSpec
 from pruning_core.trace import Trace
 from pruning_core.verify import Mismatch
@@ -42,7 +43,13 @@ class Draft:
 def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
-    kept = kept_by_index(groups, spec.index, left) if spec.index else select(prunable, scorer, spec, even, analysis, left)
+    if spec.index:
+        return draft_of(analysis, groups, kept_by_index(groups, spec.index, left), left)
+    blind = unseen(prunable, scorer)
+    if len(blind) < len(prunable):  # where the criterion sees nothing at all, it says so itself
+        left |= blind
+        prunable = [group for group in prunable if group.name not in blind]
+    kept = select(prunable, scorer, spec, even, analysis, left)
     return draft_of(analysis, groups, kept, left)
 
 

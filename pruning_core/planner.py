@@ -20,7 +20,7 @@ from pruning_core.mend import conv_mends, mend
 from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.retreat import lock_everything, retreat, uneven_widths
-from pruning_core.select import Scorer
+from pruning_core.scoring import Scorer
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject
 from pruning_core.surgery import cut_copy, set_attributes, standard_mends

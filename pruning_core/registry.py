@@ -16,8 +16,8 @@ class Registry(Generic[F]):
         self._entries: dict[str, F] = {}
 
     def register(self, fn: F) -> F:
-        """Use as a decorator: the function's own name is the name."""
-        name = getattr(fn, "__name__", str(fn))
+        """Use as a decorator: the function's own name is the name, without the `_` that keeps it off a Python keyword."""
+        name = str(getattr(fn, "__name__", fn)).removesuffix("_")
         if name in self._entries:
             raise SpecError(f"{self.kind} {name!r} exists", fn.__module__, "pick another name")
         self._entries[name] = fn

@@ -1,103 +1,22 @@
-"""Scores -> comparable scores -> which channels stay. Reads the weights, changes nothing."""
+"""Comparable scores -> which channels stay. Changes nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
 from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Analysis
-from pruning_core.coupling.groups import ChannelGroup, Member, layer_of
-from pruning_core.criteria import CRITERIA, ChannelView
-from pruning_core.damage import Damages
-from pruning_core.errors import ModelError, SpecError, nearest
-from pruning_core.latency_table import LatencyTable
-from pruning_core.normalizers import Scores
-from pruning_core.policies import combine, fold_positions
+from pruning_core.coupling.groups import ChannelGroup, layer_of
+from pruning_core.coupling.structure import structures
+from pruning_core.errors import SpecError, nearest
+from pruning_core.scoring import Scorer, scored_groups
 from pruning_core.spec import PruningSpec
-from pruning_core.tree import is_prunable_dtype
-
-MAX_SCORED_ELEMENTS = 1 << 22  # of one block of rows that is scored at a time, to bound memory
-
-
-class Scorer:
-    """Scores of the positions of one axis of one tensor, each computed once however often a plan is tried."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], criterion: str, damages: Damages | None = None) -> None:
-        self.tensors = tensors
-        self.damages = damages
-        self.criterion = CRITERIA[criterion]
-        self.parameters = frozenset(name for name, t in tensors.items() if isinstance(t, nn.Parameter))
-        self.latencies: LatencyTable | None = None
-        self._known: dict[tuple[str, int], Scores] = {}
-
-    def positions(self, member: Member) -> Scores:
-        """[n] scores of an axis. Raises: ModelError for NaN or infinite weights."""
-        key = (member.tensor, member.axis)
-        if key not in self._known:
-            tensor = self.tensors[member.tensor].detach()
-            if tensor.device.type == "meta":
-                return np.ones(tensor.shape[member.axis])
-            if tensor.is_complex():
-                tensor = torch.view_as_real(tensor)
-            view_CR = tensor.movedim(member.axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
-            with torch.no_grad():
-                scores = self.criterion(ChannelView(member.tensor, view_CR)).double().cpu().numpy()
-            if not np.isfinite(scores).all():
-                raise ModelError(
-                    "the weights hold NaN or infinite values",
-                    f"parameter {member.tensor!r}",
-                    "load a checkpoint whose training did not diverge",
-                )
-            self._known[key] = scores
-        return self._known[key]
-
-
-def scored(group: ChannelGroup, scorer: Scorer, spec: PruningSpec, blocks: NDArray[np.int64] | None = None) -> ScoredGroup:
-    """One score per channel: each producing member's scores, folded, normalised and combined."""
-    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or [
-        m for m in group.members if is_prunable_dtype(scorer.tensors[m.tensor].dtype)
-    ]
-    rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
-    return _with_scores(group, combine(rows, spec.normalizer, spec.policy), blocks)
-
-
-def _with_scores(group: ChannelGroup, scores: Scores, blocks: NDArray[np.int64] | None) -> ScoredGroup:
-    return ScoredGroup(group.name, group.layers, scores, group.widths, blocks, group.positions)
-
-
-COMPARING = frozenset({"global", "slamp", "isomorphic", "budget"})  # allocators that compare groups with each other
-
-
-def scored_groups(
-    groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, analysis: Analysis
-) -> list[ScoredGroup]:
-    """Every group with its scores. Damages are comparable as they are: no normalizer or policy touches them.
-
-    A group whose damage cannot be told takes that of the others, shared out by the size of its filters.
-    """
-    blocks = {group.name: conv_blocks(group, analysis) for group in groups}
-    if scorer.damages is None:
-        return [scored(group, scorer, spec, blocks[group.name]) for group in groups]
-    damages = scorer.damages.of(groups, compared=spec.allocator in COMPARING)
-    usual = float(np.median([d.mean() for d in damages.values()])) if damages else 1.0
-    by_size = Scorer(scorer.tensors, "l2_norm")
-    found: list[ScoredGroup] = []
-    for group in groups:
-        if group.name in damages:
-            found.append(_with_scores(group, damages[group.name], blocks[group.name]))
-        else:
-            sized = scored(group, by_size, replace(spec, normalizer="tss"), blocks[group.name])
-            found.append(replace(sized, scores=sized.scores * usual * group.channels))
-    return found
 
 
 def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -140,7 +59,8 @@ def select(
     """
     if not groups:
         return {}
-    ready = scored_groups(groups, scorer, spec, analysis)
+    blocks = {group.name: conv_blocks(group, analysis) for group in groups}
+    ready = scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
     costs = CostModel(analysis, groups, scorer.parameters, scorer.latencies) if spec.budget else None
     budget = Budget(
         spec.ratio,

@@ -162,6 +162,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.stack: list[str] = [""]
         self.key = ""
 
+    def enter_node(self, node: str) -> None:
+        self.key = node
+
     def value(self, tensor: Tensor, *, is_new: bool = True) -> Value:
         entry = self.known.get(id(tensor))
         if entry is not None and entry[0]() is tensor:
@@ -293,7 +296,7 @@ def record(
     try:
         constants = Constants(trace.constants, lambda: len(trace.ops))
         with quiet_kernels(), torch.inference_mode(), _module_paths(throwaway, recorder), device, constants, recorder:
-            outputs = _call(throwaway, given, recorder)
+            outputs = call_model(throwaway, given, recorder.enter_node)
     except Exception as exc:
         trace.error = exc.with_traceback(None)
         trace.module, trace.key = recorder.stack[-1], recorder.key
@@ -302,11 +305,8 @@ def record(
     return trace
 
 
-def _call(module: nn.Module, inputs: ExampleInputs, recorder: _Recorder) -> Any:
+def call_model(module: nn.Module, inputs: ExampleInputs, at: Callable[[str], None] = lambda _node: None) -> Any:
+    """The module's outputs. Of an exported graph, node by node: `at(name)` is called before each."""
     if isinstance(module, torch.fx.GraphModule):
-
-        def at(node: str) -> None:
-            recorder.key = node
-
         return run_nodes(module, inputs, at)
     return module(*inputs.args, **inputs.kwargs)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pruning_core.allocators.local import named_ratio
 from pruning_core.allocators.table import ALLOCATORS, Budget, ScoredGroup
+from pruning_core.allocators.threshold import under_one_threshold
 from pruning_core.normalizers import Scores
 
 
@@ -35,16 +35,4 @@ def slamp(groups: Sequence[ScoredGroup], budget: Budget) -> dict[str, float]:
 
     Every group is counted once. Groups with a ratio of their own are left out of the common budget.
     """
-    kept = {g.name: g.channels * (1 - named_ratio(g, budget, 0.0)) for g in groups}
-    common = [g for g in groups if named_ratio(g, budget, -1.0) < 0]
-    if not common:
-        return kept
-    scores = np.concatenate([slamp_scores(g.scores, budget.slamp_p) for g in common])
-    weight = np.concatenate([np.full(g.channels, g.positions) for g in common])
-    owner = np.concatenate([np.full(g.channels, i) for i, g in enumerate(common)])
-    order = np.argsort(scores, kind="stable")
-    best = {int(np.flatnonzero(owner == i)[np.argmax(scores[owner == i])]) for i in range(len(common))}
-    order = order[[int(u) not in best for u in order]]
-    gone = order[np.cumsum(weight[order]) <= budget.ratio * weight.sum() + 1e-9]
-    counts = np.bincount(owner[gone], minlength=len(common))
-    return kept | {g.name: float(g.channels - counts[i]) for i, g in enumerate(common)}
+    return under_one_threshold(groups, budget, lambda g: slamp_scores(g.scores, budget.slamp_p))

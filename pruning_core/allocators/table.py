@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning_core.cost_model import CostModel
+from pruning_core.coupling.structure import Structure
 from pruning_core.normalizers import Scores
 from pruning_core.registry import Registry
 
@@ -24,6 +25,7 @@ class ScoredGroup:
     widths: frozenset[int]  # lengths of the axes that are this group's alone, in any layer
     blocks: NDArray[np.int64] | None  # [C]: the convolution group of each channel, where all groups must lose one number
     positions: int  # how many positions of the layer's axis one channel stands for (e.g. heads that share it)
+    structure: Structure = ()  # what `isomorphic` compares groups by
 
     @property
     def channels(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pruning_core.calibration import Calibration
+from pruning_core.trace import call_model
 
 Norm = nn.modules.batchnorm._BatchNorm
 
@@ -26,7 +27,7 @@ def recalibrate(pruned: nn.Module, calibration: Calibration) -> None:
             norm.momentum, norm.training = None, True  # None: the plain average of all batches
         with torch.no_grad():
             for batch in calibration:
-                pruned(*batch.inputs.args, **batch.inputs.kwargs)
+                call_model(pruned, batch.inputs)
     finally:
         for norm, (momentum, training) in zip(norms, before, strict=True):
             norm.momentum, norm.training = momentum, training

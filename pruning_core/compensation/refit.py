@@ -104,24 +104,30 @@ def _refit_one(
     inputs = before.shape[2]
     rows_wanted = min(max(MIN_ROWS, ROWS_PER_INPUT * inputs), MAX_BYTES // (4 * inputs * job.groups))
     share = rows_wanted // len(teachers) + 1
-    learn, check = Gram(), Gram()
+    learn, check, seen = Gram(), Gram(), 0
     rectified: tuple[list[Rectified], list[Rectified]] = ([], [])
     for teacher, student in zip(teachers, students, strict=True):
         teacher.advance_to(job.answer + 1)
         student.advance_to(call.op.index)
         y, base = _wanted(job, teacher, student, prediction)
+        if not student.args or not call.fits(call.input_of(student.args), y):
+            continue
         rows = sample_rows(y.numel() // y.shape[call.channel_axis], share, rng)
         x_rows = call.input_rows(call.input_of(student.args), tuple(job.weight.shape), job.groups, rows)
         y_rows = job.by_group(call.output_rows(y, rows))
         base_rows = job.affine.shift if base is None else job.affine.shift + call.output_rows(base, rows)
         base_rows = job.by_group(base_rows.reshape(-1, y.shape[call.channel_axis]))
-        held = torch.arange(len(rows)) % HELD_OUT == HELD_OUT - 1
+        held = (torch.arange(len(rows)) + seen) % HELD_OUT == HELD_OUT - 1
+        seen += len(rows)
         for gram, kept, part in ((learn, rectified[0], ~held), (check, rectified[1], held)):
-            gram.add(x_rows[:, part], y_rows[:, part])
-            if job.behind.relu:
+            if bool(part.any()):
+                gram.add(x_rows[:, part], y_rows[:, part])
+            if job.behind.relu and bool(part.any()):
                 shift = base_rows if base is None else base_rows[:, part]
                 slope = job.affine.slope.view(job.groups, 1, -1)
                 kept.append(Rectified(x_rows[:, part].float(), y_rows[:, part].float(), slope, shift))
+    if not check.rows:  # too little data to learn anything from
+        return Repair(call.weight, learn.rows, float("inf"), float("nan"), float("nan"))
     start = before.transpose(1, 2).double()
     if job.bias is not None or job.mean is not None:
         constant = torch.zeros(job.groups, 1, start.shape[2], dtype=torch.float64)
@@ -137,10 +143,10 @@ def _refit_one(
 def _wanted(job: _Job, teacher: Run, student: Run, prediction: Prediction) -> tuple[Tensor, Tensor | None]:
     """What the layer should answer on its kept channels, and what is added to it behind the BatchNorm."""
     answer = job.behind.answer(job.call)
-    y = kept_entries(teacher.held[answer.index], answer.outputs()[0], prediction).float()
+    y = kept_entries(teacher.result(answer.index), answer.outputs()[0], prediction).float()
     channels = [-1] + [1] * (-1 - job.call.channel_axis)
     if job.behind.addition is not None:
-        base = student.held[job.behind.other_made_by].float()
+        base = student.result(job.behind.other_made_by).float()
         return (y - base - job.affine.shift.view(channels)) / job.affine.slope.view(channels), base
     return y if job.scale is None else y * job.scale.view(channels), None
 

@@ -1,6 +1,14 @@
-"""Criteria: pure functions from one layer's weights to one score per channel; high = keep."""
+"""Criteria: pure functions from one layer's weights and observations to one score per channel; high = keep."""
 
-from pruning_core.criteria import geometry, magnitude, reconstruction  # noqa: F401  (importing a family registers it)
-from pruning_core.criteria.table import CRITERIA, ChannelView
+from pruning_core.criteria import (  # noqa: F401  (registers each)
+    control,
+    feature_map,
+    geometry,
+    gradient,
+    magnitude,
+    norm,
+    reconstruction,
+)
+from pruning_core.criteria.table import CRITERIA, NEEDS, WITH_DATA, WITH_LABELS, ChannelView, Features, criterion
 
-__all__ = ["CRITERIA", "ChannelView"]
+__all__ = ["CRITERIA", "NEEDS", "WITH_DATA", "WITH_LABELS", "ChannelView", "Features", "criterion"]

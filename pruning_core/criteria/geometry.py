@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pruning_core.criteria.table import CRITERIA, ChannelView
+from pruning_core.criteria.table import ChannelView, criterion
 
 
-@CRITERIA.register
+@criterion()
 def geometric_median(view: ChannelView) -> Tensor:
     """Summed distance to the layer's other filters: weight_CR [C, R] -> [C], >= 0; low = others can stand in for it.
 

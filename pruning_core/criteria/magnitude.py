@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pruning_core.criteria.table import CRITERIA, ChannelView
+from pruning_core.criteria.table import ChannelView, criterion
 
 
-@CRITERIA.register
+@criterion()
 def l2_norm(view: ChannelView) -> Tensor:
     """Euclidean norm of each channel's filter: weight_CR [C, R] -> [C], >= 0, float32.
 
@@ -18,7 +18,7 @@ def l2_norm(view: ChannelView) -> Tensor:
     return norms
 
 
-@CRITERIA.register
+@criterion()
 def l1_norm(view: ChannelView) -> Tensor:
     """Sum of absolute weights of each channel's filter: weight_CR [C, R] -> [C], >= 0, float32.
 

@@ -19,19 +19,19 @@ from pruning_core import tree
 from pruning_core.calibration import Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.criteria.elimination import Reader, eliminate, repair
-from pruning_core.criteria.table import CRITERIA, ChannelView
+from pruning_core.criteria.table import ChannelView, criterion
 from pruning_core.errors import SpecError
 from pruning_core.normalizers import Scores
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
-from pruning_core.trace import Trace, quiet_kernels
+from pruning_core.trace import Trace, call_model, quiet_kernels
 from pruning_core.twin import named_tensors
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)  # of a group's channels: where its damage is measured
 SAMPLES = 96  # whose gradients are taken, one by one
 
 
-@CRITERIA.register
+@criterion(needs={"damage"})
 def reconstruction(view: ChannelView) -> Tensor:
     """The error that removing a channel leaves after the best linear repair: [C] >= 0; see `by_elimination`.
 
@@ -43,7 +43,7 @@ def reconstruction(view: ChannelView) -> Tensor:
             f"parameter {view.name!r}",
             "pass calibration=..., unlabelled inputs are enough, or use 'l2_norm'",
         )
-    return view.damage_C
+    return view.damage_C.float()
 
 
 @dataclass(slots=True, eq=False)
@@ -198,13 +198,13 @@ def _sample_gradients(model: nn.Module, named: Mapping[str, Tensor], calibration
     for batch in calibration:
         size = len(batch)
         with torch.no_grad():
-            whole = list(tree.tensors(model(*batch.inputs.args, **batch.inputs.kwargs)))
+            whole = list(tree.tensors(call_model(model, batch.inputs)))
         if not spread:
             spread = [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in whole]
         for k in range(size):
             one = batch.inputs.map(lambda t, k=k, size=size: t[k : k + 1] if t.ndim and t.shape[0] == size else t)
             with quiet_kernels(), torch.enable_grad():
-                outputs = list(tree.tensors(model(*one.args, **one.kwargs)))
+                outputs = list(tree.tensors(call_model(model, one)))
                 total = sum(
                     (t.float() * _signs(t, rng)).sum() / s
                     for t, s in zip(outputs, spread, strict=True)

@@ -98,6 +98,11 @@ class LayerCall:
         del shape[self.channel_axis]
         return tuple(shape)
 
+    def fits(self, x: Tensor, y: Tensor) -> bool:
+        """Whether x [*positions, channels] and the output y belong together: a router may have sent them other samples."""
+        lead = -1 if self.kind == "linear" else -1 - self._spatial
+        return x.shape[:lead] == y.shape[:lead]
+
     def output_rows(self, y: Tensor, rows: Tensor) -> Tensor:
         """The output [*positions, channels] at some positions, numbered as they lie: [N, channels]."""
         return y.movedim(self.channel_axis, -1).flatten(0, -2)[rows]

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pruning_core.inputs import ExampleInputs
-from pruning_core.observe.tap import Tap, run_tapped
+from pruning_core.observe.tap import Tap, other_way, run_tapped
 from pruning_core.trace import Op, Trace
 
 
@@ -72,6 +72,12 @@ class Run:
             self._stopped.acquire()
             if self._error is not None:
                 raise self._error
+
+    def result(self, call: int) -> Tensor:
+        """What a call of `holds` gave. Raises: ModelError when the model did not make it."""
+        if call not in self.held:
+            raise other_way(f"call {call} is missing")
+        return self.held[call]
 
     def end(self) -> None:
         """Let go of the run and its tensors, wherever it is."""

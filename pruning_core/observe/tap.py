@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
-from pruning_core.trace import Op, Trace, is_skipped, quiet_kernels
+from pruning_core.trace import Op, Trace, call_model, is_skipped, quiet_kernels
+from pruning_core.twin import like, twin
 
 Look = Callable[[Op, tuple[Any, ...], Callable[[], Any]], Any]  # (call, arguments, run it) -> its result
 
@@ -38,17 +39,18 @@ class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
         index = self.at
         if index in self.wanted:
             op = self.trace.ops[index]
-            if op.func is not func:
-                raise _other_way(name)
-            self.at += 1
-            return self.look(op, args, lambda: func(*args, **kwargs))
+            if op.func is func:
+                self.at += 1
+                return self.look(op, args, lambda: func(*args, **kwargs))
         result = func(*args, **kwargs)
-        if isinstance(result, Tensor | list | tuple):
+        if isinstance(result, Tensor | list | tuple):  # others are not counted as calls
+            if index in self.wanted:
+                raise other_way(name)
             self.at += 1
         return result
 
 
-def _other_way(name: str) -> ModelError:
+def other_way(name: str) -> ModelError:
     return ModelError(
         f"the model makes other calls on the calibration data than on the example inputs ({name})",
         "calibration",
@@ -58,6 +60,10 @@ def _other_way(name: str) -> ModelError:
 
 
 def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
-    """The model's outputs. It must be in evaluation mode: use a twin."""
+    """The model's outputs. It must be in evaluation mode, and a copy of the engine's own.
+
+    A twin runs that shares all tensors: what a forward caches on its modules is not there the next time, as in the trace.
+    """
+    fresh = twin(model, lambda t: like(t, t.detach()))
     with quiet_kernels(), torch.inference_mode(), tap:
-        return model(*inputs.args, **inputs.kwargs)
+        return call_model(fresh, inputs)

@@ -5,6 +5,7 @@ import pytest
 
 from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
 from pruning_core.allocators.slamp import slamp_scores
+from pruning_core.normalizers import NORMALIZERS
 
 
 def budget(ratio: float = 0.5, **options: object) -> Budget:
@@ -12,10 +13,10 @@ def budget(ratio: float = 0.5, **options: object) -> Budget:
     return Budget(ratio=ratio, **{**defaults, **options})  # type: ignore[arg-type]
 
 
-def group(name: str, scores: list[float], positions: int = 1) -> ScoredGroup:
-    return ScoredGroup(
-        name, (name,), np.array(scores, dtype=np.float64), frozenset({len(scores) * positions}), None, positions
-    )
+def group(name: str, scores: list[float], positions: int = 1, kind: str = "") -> ScoredGroup:
+    widths = frozenset({len(scores) * positions})
+    structure = (((kind,), 4, 0, True),)
+    return ScoredGroup(name, (name,), np.array(scores, dtype=np.float64), widths, None, positions, structure)
 
 
 def test_slamp_by_hand() -> None:
@@ -31,6 +32,70 @@ def test_slamp_counts_equal_scores_in_each_others_sum() -> None:
 def test_slamp_needs_scores_above_zero_and_shifts_otherwise() -> None:
     np.testing.assert_allclose(slamp_scores(np.array([-1.0, 0, 2]), 1), slamp_scores(np.array([0.0, 1, 3]), 1))
     np.testing.assert_allclose(slamp_scores(np.zeros(4), 1), 0.25)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_slamp_of_standard_scores_is_that_of_the_distances_to_the_least(p: int) -> None:
+    """(x - mean) / std shifted to its minimum is (x - min x) / std, and slamp knows no scale: 0 1 4 of 1 2 5."""
+    want = {1: [0, 1 / 5, 1], 2: [0, 1 / 17, 1]}[p]
+    np.testing.assert_allclose(slamp_scores(NORMALIZERS["standard_score"](np.array([1.0, 2, 5])), p), want, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("normalizer", list(NORMALIZERS))
+def test_the_best_channel_of_a_layer_has_1(p: int, normalizer: str) -> None:
+    scores = slamp_scores(NORMALIZERS[normalizer](np.array([3.0, 9, 4, 1])), p)
+    assert scores[1] == pytest.approx(1)
+    assert (np.argsort(scores) == [3, 0, 2, 1]).all()
+
+
+def test_slamp_squared_spreads_otherwise() -> None:
+    """a: 4 5 -> 4/9, 1 (16/41, 1); b: 1 2 3 -> 1/6, 2/5, 1 (1/14, 4/13, 1)."""
+    groups = [group("a", [4.0, 5]), group("b", [1.0, 2, 3])]
+    assert ALLOCATORS["slamp"](groups, budget(0.4)) == {"a": 2, "b": 1}
+    np.testing.assert_allclose(slamp_scores(groups[0].scores, 2), [16 / 41, 1])
+    np.testing.assert_allclose(slamp_scores(groups[1].scores, 2), [1 / 14, 4 / 13, 1])
+
+
+def test_global_has_one_threshold() -> None:
+    """Of 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 the four lowest go, wherever they are."""
+    groups = [group("a", [0.8, 0.1, 0.3]), group("b", [0.2, 0.4, 0.5, 0.6, 0.7])]
+    assert ALLOCATORS["global"](groups, budget(0.5)) == {"a": 1, "b": 3}
+    assert ALLOCATORS["global"](groups, budget(0.25)) == {"a": 2, "b": 4}
+
+
+def test_global_keeps_the_best_channel_of_every_group() -> None:
+    groups = [group("low", [0.1, 0.2, 0.05]), group("high", [1.0] * 7)]
+    assert ALLOCATORS["global"](groups, budget(0.5)) == {"low": 1, "high": 4}
+
+
+def test_global_counts_positions() -> None:
+    """A channel of `heads` is 4 positions: 12 of 16 in all; half of it is two such channels."""
+    groups = [group("heads", [0.1, 0.2, 0.9], positions=4), group("plain", [0.5, 0.6, 0.7, 0.8])]
+    assert ALLOCATORS["global"](groups, budget(0.5)) == {"heads": 1, "plain": 4}
+
+
+@pytest.mark.parametrize("name", ["global", "isomorphic", "slamp"])
+def test_named_groups_are_left_out_of_the_common_budget(name: str) -> None:
+    groups = [group("a", [1.0, 2, 3, 4]), group("b", [1.0, 2, 3, 4])]
+    assert ALLOCATORS[name](groups, budget(0.5, ratios={"a": 0.25})) == {"a": 3, "b": 2}
+    assert ALLOCATORS[name](groups, budget(0.5, ratios={"*": 0.25})) == {"a": 3, "b": 3}
+
+
+def test_isomorphic_ranks_only_what_is_alike() -> None:
+    """conv: 1 2 3 4 5 6 -> 1 2 3 go; linear, far below all of them, loses half of its own."""
+    groups = [
+        group("conv1", [1.0, 2, 6], kind="conv"),
+        group("fc", [0.01, 0.02, 0.03, 0.04], kind="linear"),
+        group("conv2", [3.0, 4, 5], kind="conv"),
+    ]
+    assert ALLOCATORS["isomorphic"](groups, budget(0.5)) == {"conv1": 1, "conv2": 2, "fc": 2}
+    assert ALLOCATORS["global"](groups, budget(0.5)) == {"conv1": 1, "conv2": 3, "fc": 1}
+
+
+def test_global_is_named_without_its_underscore() -> None:
+    assert "global" in ALLOCATORS
+    assert "global_" not in ALLOCATORS
 
 
 def test_slamp_removes_the_share_of_all_channels() -> None:

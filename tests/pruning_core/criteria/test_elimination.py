@@ -100,4 +100,6 @@ def test_wide_groups_lose_several_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 def test_repair_by_hand() -> None:
     """Two inputs with x1 = 2 x0: the second is expressed by the first with weight 2."""
     gram = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
-    torch.testing.assert_close(repair(gram, torch.tensor([1]), torch.tensor([0])), torch.tensor([[2.0]], dtype=torch.float64))
+    torch.testing.assert_close(
+        repair(gram, torch.tensor([1]), torch.tensor([0])), torch.tensor([[2.0]], dtype=torch.float64)
+    )

@@ -1,0 +1,178 @@
+"""Scores of channel groups: what a criterion says of each member, made comparable and combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pruning_core.allocators import ScoredGroup
+from pruning_core.coupling.groups import ChannelGroup, Member, layer_of
+from pruning_core.coupling.structure import Structure
+from pruning_core.criteria import CRITERIA, NEEDS, WITH_LABELS, ChannelView
+from pruning_core.damage import Damages
+from pruning_core.errors import ModelError, PruningError, SpecError
+from pruning_core.latency_table import LatencyTable
+from pruning_core.normalizers import Scores
+from pruning_core.observe.observations import Observations
+from pruning_core.policies import combine, fold_positions
+from pruning_core.spec import PruningSpec
+from pruning_core.tree import is_prunable_dtype
+
+COMPARING = frozenset({"global", "slamp", "isomorphic", "budget"})  # allocators that compare groups with each other
+
+
+class Scorer:
+    """Scores of the positions of one axis of one tensor, each computed once however often a plan is tried."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        criterion: str,
+        observations: Observations | None = None,
+        seed: int = 0,
+        damages: Damages | None = None,
+    ) -> None:
+        self.tensors = tensors
+        self.damages = damages
+        self.name = criterion
+        self.criterion = CRITERIA[criterion]
+        self.needs = NEEDS.get(criterion, frozenset())
+        self.observations = observations
+        self.seed = seed
+        self.latencies: LatencyTable | None = None
+        self._known: dict[tuple[str, int], Scores] = {}
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        return frozenset(name for name, tensor in self.tensors.items() if isinstance(tensor, nn.Parameter))
+
+    def positions(self, member: Member) -> Scores:
+        """[n] scores of an axis.
+
+        Raises: ModelError for weights or scores that are no numbers, and where `bn_scale` finds no BatchNorm; SpecError
+        where the criterion needs an observation that was not made, or that this tensor cannot have.
+        """
+        key = (member.tensor, member.axis)
+        if key not in self._known:
+            tensor = self.tensors[member.tensor].detach()
+            if tensor.device.type == "meta":
+                return np.ones(tensor.shape[member.axis])
+            if not self.sees(member):
+                raise self._blind(member)
+            with torch.no_grad():
+                scores = self.criterion(self._view(member, tensor)).double().cpu().numpy()
+            if not np.isfinite(scores).all():
+                raise self._no_numbers(member, tensor)
+            self._known[key] = scores
+        return self._known[key]
+
+    def sees(self, member: Member) -> bool:
+        """Whether this axis has what the criterion needs. What was not observed of any is left to the criterion to say."""
+        seen, key = self.observations, (member.tensor, member.axis)
+        if seen is None:
+            return True
+        has = {
+            "features": not seen.features or key in seen.features,
+            "nuclear": not seen.features or key in seen.features,
+            "gamma": key in seen.gamma,
+            "gradients": not seen.gradients or member.tensor in seen.gradients,
+            "squares": not seen.squares or member.tensor in seen.squares,
+            "damage": True,
+        }
+        return all(has[need] for need in self.needs)
+
+    def _view(self, member: Member, tensor: Tensor) -> ChannelView:
+        seen, key = self.observations or Observations(), (member.tensor, member.axis)
+        gradient, square = seen.gradients.get(member.tensor), seen.squares.get(member.tensor)
+        return ChannelView(
+            member.tensor,
+            _rows(tensor, member.axis),
+            grad_CR=None if gradient is None else _rows(gradient, member.axis),
+            square_CR=None if square is None else _rows(square, member.axis),
+            features=seen.features.get(key),
+            gamma_C=seen.gamma.get(key),
+            samples=max(seen.samples, 1),
+            seed=self.seed,
+        )
+
+    def _blind(self, member: Member) -> PruningError:
+        layer = layer_of(member.tensor)
+        fix = f"exclude {layer!r}, or use a criterion that looks at weights only, e.g. 'l2_norm'"
+        if "gamma" in self.needs:
+            return ModelError(f"criterion {self.name!r} finds no BatchNorm behind this layer", f"layer {layer!r}", fix)
+        if self.needs & WITH_LABELS:
+            what = f"criterion {self.name!r} finds no gradient of {member.tensor!r}: it is no parameter"
+            return SpecError(what, f"layer {layer!r}", fix)
+        what = f"criterion {self.name!r} finds no feature map here: this is no convolution's or linear layer's own output"
+        return SpecError(what, f"layer {layer!r}", fix)
+
+    def _no_numbers(self, member: Member, tensor: Tensor) -> ModelError:
+        if bool(torch.isfinite(tensor).all()):
+            what, fix = f"criterion {self.name!r} gives NaN or infinite scores", "use another criterion, e.g. 'l2_norm'"
+        else:
+            what, fix = "the weights hold NaN or infinite values", "load a checkpoint whose training did not diverge"
+        return ModelError(what, f"parameter {member.tensor!r}", fix)
+
+
+def _rows(tensor: Tensor, axis: int) -> Tensor:
+    """[C, R] with an axis first. Complex entries are pairs; a gradient comes as pairs already."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
+
+
+def scored_members(group: ChannelGroup, scorer: Scorer) -> list[Member]:
+    """Whose scores make a group's: weights whose output it is, of these the ones that the criterion can see."""
+    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or [
+        m for m in group.members if is_prunable_dtype(scorer.tensors[m.tensor].dtype)
+    ]
+    return [m for m in members if scorer.sees(m)] or members
+
+
+def unseen(groups: Sequence[ChannelGroup], scorer: Scorer) -> dict[str, str]:
+    """Groups of which the criterion sees no member, and why: `scored` would raise for them."""
+    blind = {g.name: scored_members(g, scorer)[0] for g in groups if not any(map(scorer.sees, scored_members(g, scorer)))}
+    return {name: scorer._blind(member).what for name, member in blind.items()}
+
+
+def scored(
+    group: ChannelGroup,
+    scorer: Scorer,
+    spec: PruningSpec,
+    blocks: NDArray[np.int64] | None = None,
+    structure: Structure = (),
+) -> ScoredGroup:
+    """One score per channel: each producing member's scores, folded, normalised and combined."""
+    members = scored_members(group, scorer)
+    rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
+    scores = combine(rows, spec.normalizer, spec.policy)
+    return ScoredGroup(group.name, group.layers, scores, group.widths, blocks, group.positions, structure)
+
+
+def scored_groups(
+    groups: Sequence[ChannelGroup],
+    scorer: Scorer,
+    spec: PruningSpec,
+    blocks: Mapping[str, NDArray[np.int64] | None],
+    kinds: Mapping[str, Structure],
+) -> list[ScoredGroup]:
+    """Every group with its scores. Damages are comparable as they are: no normalizer or policy touches them.
+
+    A group whose damage cannot be told takes that of the others, shared out by the size of its filters.
+    """
+
+    def by(scorer: Scorer, spec: PruningSpec, group: ChannelGroup) -> ScoredGroup:
+        return scored(group, scorer, spec, blocks[group.name], kinds[group.name])
+
+    if scorer.damages is None:
+        return [by(scorer, spec, group) for group in groups]
+    damages = scorer.damages.of(groups, compared=spec.allocator in COMPARING)
+    usual = float(np.median([d.mean() for d in damages.values()])) if damages else 1.0
+    sizes, shares = Scorer(scorer.tensors, "l2_norm"), replace(spec, normalizer="tss")
+    found = [by(sizes, shares, group) for group in groups]
+    return [replace(g, scores=damages.get(g.name, g.scores * usual * g.channels)) for g in found]
