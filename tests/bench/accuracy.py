@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,18 @@ Record = dict[str, Any]
 Key = tuple[str, int, float, str, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Source:
     net: str
     seed: int
     model: nn.Module
     accuracy: float
+    images: Images
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Its answers, computed once for all factors and stages."""
+        return Teacher.of(self.model, self.images.x)
 
 
 def main() -> None:
@@ -90,15 +97,15 @@ def _measure(options: argparse.Namespace) -> None:
     for net in options.nets.split(","):
         for seed in map(int, options.seeds.split(",")):
             model = trained(net, seed, images, FOLDER)
-            source = Source(net, seed, model, accuracy(model, images.test_x, images.test_y))
+            source = Source(net, seed, model, accuracy(model, images.test_x, images.test_y), images)
             for factor in map(float, options.factors.split(",")):
-                for record in _records(source, factor, images, options):
+                for record in _records(source, factor, options):
                     record |= {"source": source.accuracy, "commit": commit}
                     _append(options.out, record)
                     print(_line(record), flush=True)
 
 
-def _records(source: Source, factor: float, images: Images, options: argparse.Namespace) -> Iterator[Record]:
+def _records(source: Source, factor: float, options: argparse.Namespace) -> Iterator[Record]:
     """One per method and stage that is asked for and not there yet. A method that fails leaves a record of that."""
     pruned: dict[str, Pruned] = {}
     stages = [stage for stage in STAGES if stage in options.stages.split(",")]
@@ -112,8 +119,8 @@ def _records(source: Source, factor: float, images: Images, options: argparse.Na
             name = "ours" if method == TAUGHT else method
             try:
                 if name not in pruned:
-                    pruned[name] = PRUNERS[name](source.model, images, factor)
-                yield base | _result(pruned[name], source, images, STAGES[stage], taught=method == TAUGHT)
+                    pruned[name] = PRUNERS[name](source.model, source.images, factor)
+                yield base | _result(pruned[name], source, STAGES[stage], taught=method == TAUGHT)
             except Exception as exc:  # every other method still has its turn
                 yield base | {"error": f"{type(exc).__name__}: {exc}"[:400]}
 
@@ -128,11 +135,11 @@ def _expand(methods: str, source: Source, factor: float, known: list[Record]) ->
     return [method for method in METHODS if method in names]
 
 
-def _result(pruned: Pruned, source: Source, images: Images, steps: int, *, taught: bool) -> Record:
-    model = copy.deepcopy(pruned.model)
+def _result(pruned: Pruned, source: Source, steps: int, *, taught: bool) -> Record:
+    model, images = copy.deepcopy(pruned.model), source.images
     start = time.process_time()
     if steps:
-        teacher = Teacher.of(source.model, images.x) if taught else None
+        teacher = source.teacher if taught else None
         train(model, images.x, images.y, steps=steps, rate=RATE, seed=source.seed, teacher=teacher)
     return {
         "accuracy": round(accuracy(model, images.test_x, images.test_y), 4),
