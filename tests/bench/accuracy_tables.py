@@ -11,6 +11,7 @@ Record = dict[str, Any]
 PEER, BEST = "tp-", "torch-pruning, best of six"
 STAGES = {"cut": "right after the cut", "steps100": "100 steps", "epoch1": "1 epoch", "epoch5": "5 epochs"}
 ROWS = {"ours": "ours", "ours-taught": "ours, distilled", "ours-plain": "ours, plain", BEST: BEST}
+TICKS = (1.5, 2, 3, 4, 6, 8)  # of the plot: times fewer MACs
 Cells = dict[tuple[str, float, str, str], list[Record]]  # net, factor, row, stage -> one record per seed
 
 
@@ -57,11 +58,11 @@ def plot(records: list[Record], path: Path) -> None:
     nets = list(dict.fromkeys(r["net"] for r in records))
     stages = [stage for stage in STAGES if any(key[3] == stage for key in cells)][:3]
     figure = Figure(figsize=(4 * len(stages), 3.2 * len(nets)), layout="constrained")
-    panels = figure.subplots(len(nets), len(stages), squeeze=False, sharey="row")
+    panels = figure.subplots(len(nets), len(stages), squeeze=False)
     for i, net in enumerate(nets):
         for j, stage in enumerate(stages):
             axes = panels[i][j]
-            for row, style in zip(ROWS, ("o-", "o--", "s:", "x-"), strict=True):
+            for row, style in zip(ROWS, ("C0o-", "C1^-", "C2s:", "C3x-"), strict=True):
                 points = [
                     (_mean(r["macs"] for r in group), 100 * _mean(r["accuracy"] for r in group))
                     for (n, _, m, s), group in sorted(cells.items(), key=lambda item: item[0][1])
@@ -73,7 +74,8 @@ def plot(records: list[Record], path: Path) -> None:
             axes.axhline(source, color="grey", linewidth=0.8, label="not pruned")
             axes.set(title=f"{net}, {STAGES[stage]}", xlabel="times fewer MACs", ylabel="" if j else "test accuracy, %")
             axes.set_xscale("log")
-            axes.set_xticks([2, 4, 8], ["2", "4", "8"])
+            axes.set_xticks(TICKS, list(map(str, TICKS)))
+            axes.set_xlim(TICKS[0], TICKS[-1])
             axes.minorticks_off()
             axes.grid(alpha=0.3)
     panels[0][0].legend(fontsize="small")
