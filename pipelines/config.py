@@ -137,6 +137,17 @@ class Distillation(Section):
     temperature: float = Field(default=4.0, gt=0, description="softens both answers; 1: as they are")
 
 
+class Regularization(Section):
+    """Training BEFORE the cut, on a copy of the source, that drives whole channels towards zero."""
+
+    kind: Literal["none", "bn_l1", "group_lasso"] = Field(
+        default="none",
+        description="bn_l1: the scales of all BatchNorms (Liu et al. 2017); group_lasso: all slices of each channel at once",
+    )
+    weight: float = Field(default=0.0001, ge=0, description="of the penalty, beside the loss")
+    epochs: int = Field(default=5, ge=1, description="passes over the training split; the other settings are finetune's")
+
+
 class Finetune(Section):
     """Training after the cut. The last epoch is kept: nothing is chosen on the data that judges the result."""
 
@@ -152,6 +163,7 @@ class Finetune(Section):
         description="CPU threads of torch; default: torch's own choice. Small models train best with 1",
     )
     distillation: Distillation = Distillation()
+    regularization: Regularization = Regularization()
 
 
 class Measure(Section):
@@ -240,6 +252,27 @@ def load_config(path: str | Path) -> CompressConfig:
     except yaml.YAMLError as exc:
         raise ConfigError(f"this is not YAML: {exc}", str(path), "mend the line that is named above") from exc
     return parse_config(raw, str(path))
+
+
+def data_section(name: str | None, path: str | None) -> Data:
+    """The data section that a command line means. Raises ConfigError."""
+    name = name or ("npz" if path else Data().name)
+    if name not in DATASETS:
+        raise ConfigError(f"no data set {name!r}", "--data", did_you_mean(name, DATASETS))
+    return Data(name=name, path=path)
+
+
+def ratio_list(text: str, where: str) -> tuple[float, ...]:
+    """`0.25, 0.5` as ratios above 0 and below 1. Raises ConfigError that names the first that is none."""
+    tokens = [token.strip() for token in text.split(",")]
+    for token in tokens:
+        try:
+            is_ratio = 0 < float(token) < 1
+        except ValueError:
+            is_ratio = False
+        if not is_ratio:
+            raise ConfigError(f"{token!r} is no ratio above 0 and below 1", where, "write e.g. 0.25,0.5,0.75")
+    return tuple(float(token) for token in tokens)
 
 
 def parse_config(raw: object, where: str) -> CompressConfig:

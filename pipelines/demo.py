@@ -74,7 +74,9 @@ def _train_and_register(store: Store, config: CompressConfig) -> None:
                 trust=config.source.trust,
             )
             accuracy = accuracy_of(load_module(model), data)
-            registry.log_training(store, run_id, {**TRAINING.model_dump(exclude={"distillation"}), **KWARGS}, curve)
+            registry.log_training(
+                store, run_id, {**TRAINING.model_dump(exclude={"distillation", "regularization"}), **KWARGS}, curve
+            )
             registry.register_first(
                 store,
                 registry.Export(run_id=run_id, name=name, model=model, images=data.test.x[:7]),

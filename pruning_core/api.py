@@ -18,11 +18,12 @@ from pruning_core.draft import Draft
 from pruning_core.errors import PlanError, SpecError, VerifyError, nearest
 from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_shapes
 from pruning_core.inputs import ExampleInputs
+from pruning_core.iterative import plan_in_steps
 from pruning_core.latency_table import LatencyTable
 from pruning_core.observe.observations import observe
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
-from pruning_core.planner import make_plan, redraft, throwaway, verified
+from pruning_core.planner import redraft, throwaway, verified
 from pruning_core.report import ModelReport, PruneReport, layer_rows
 from pruning_core.scoring import Scorer
 from pruning_core.spec import PruningSpec
@@ -68,7 +69,7 @@ def plan(
     data = Calibration.of(calibration)
     subject = study(model, ExampleInputs.of(example_inputs))
     spec = spec.resolved(data is not None)
-    return make_plan(subject, spec, scorer_of(subject, spec, data, latencies))[0]
+    return plan_in_steps(subject, spec, data, lambda s, part: scorer_of(s, part, data, latencies))[0]
 
 
 def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) -> nn.Module:
@@ -128,7 +129,7 @@ def prune(
     if spec.compensation != "none" and data is None:
         fix = "pass calibration=..., unlabelled inputs are enough, or compensation='none'"
         raise SpecError(f"compensation {spec.compensation!r} needs calibration data", "calibration", fix)
-    decided, draft = make_plan(subject, spec, scorer_of(subject, spec, data, latencies))
+    decided, draft = plan_in_steps(subject, spec, data, lambda s, part: scorer_of(s, part, data, latencies))
     pruned = cut_copy(model, decided.slices, decided.mends, decided.rescales)
     error = None
     on_meta = any(t.device.type == "meta" for t in subject.tensors.values())

@@ -114,12 +114,15 @@ def check_prunable(draft: Draft, spec: PruningSpec) -> None:
     )
 
 
-def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer) -> tuple[PruningPlan, Draft]:
-    """Plan, try, and lock what does not work until what is left verifies. `spec` has no `auto` left in it.
+def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer | None = None) -> tuple[PruningPlan, Draft]:
+    """Plan, try, and lock what does not work until what is left verifies. Without a scorer, weights alone are scored.
 
     Raises: ModelError when the weights cannot be scored; VerifyError when not even an uncut copy traces like the model.
     """
     check_finite(subject.tensors)
+    if scorer is None:
+        spec = spec.resolved(False)
+        scorer = Scorer(subject.tensors, spec.criterion)
     decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis, group_policy=spec.group_policy)
     even: frozenset[int] = frozenset()
     for _ in range(MAX_ROUNDS):

@@ -61,6 +61,19 @@ def evaluate_source(job: Job) -> CompressedModel:
     return stages.evaluate_source(job)
 
 
+@step("regularize source")
+def regularize_source(job: Job) -> Job:
+    logger = get_run_logger()
+    work = f"regularize {job.source.uri}"
+    display().start(work, job.config.finetune.regularization.epochs)
+
+    def on_epoch(epoch: Epoch) -> None:
+        display().advance(work)
+        logger.info("epoch %d: loss %.4f, val accuracy %.4f", epoch.number, epoch.train_loss, epoch.val_accuracy)
+
+    return stages.regularize_source(job, on_epoch, STOP.is_set)
+
+
 @step("prune {candidate.title}")
 def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
     pruned = stages.prune_candidate(job, candidate)
@@ -131,6 +144,8 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
 
 def _compress(job: Job, runs: Runs) -> Comparison:
     baseline_future = evaluate_source.submit(job)
+    if job.config.finetune.regularization.kind != "none":
+        job = regularize_source(job)
     pruned = prune_candidate.map(unmapped(job), list(job.config.candidates))
     tuned = finetune_candidate.map(unmapped(job), unmapped(runs), pruned)
     baseline = baseline_future.result()

@@ -24,6 +24,7 @@ from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.finetune import Epoch, finetune
 from pipelines.steps.measure import measure
 from pipelines.steps.prune import accuracy_of, describe_source, example_batch, prune
+from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 
 EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
@@ -38,6 +39,7 @@ class Job:
     model: ModelRef
     folder: str
     key: str  # of the same work: source, data, recipe and code
+    regularized: ModelRef | None = None  # a copy of the source, trained for the cut, where the recipe asks for one
 
     @property
     def data(self) -> Data:
@@ -68,8 +70,9 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     model = registry.fetch_model(
         store, source, folder / "source", trust=trust.trust, factory=trust.factory, kwargs=trust.kwargs
     )
-    _check_data_fits(model, data)
+    check_data_fits(model, data)
     _check_candidates(config, model, data)
+    penalty_of(config.finetune.regularization.kind, load_module(model), example_batch(data))
     return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
 
 
@@ -83,8 +86,26 @@ def evaluate_source(job: Job) -> CompressedModel:
     return describe_source(job.model, job.data)
 
 
+def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: Callable[[], bool]) -> Job:
+    """Train a copy of the source with the penalty that the recipe asks for; the candidates are cut from it.
+
+    The copy learns from the labels alone. The source itself stays what is compared with, and the teacher.
+    """
+    options = job.config.finetune
+    asked = options.regularization
+    module = load_module(job.model)
+    callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
+    folder = Path(job.folder) / "regularized"
+    training = options.model_copy(update={"epochs": asked.epochs})
+    with torch_threads(options.threads):
+        finetune(module, job.data, training, folder, callbacks=[callback], on_epoch=on_epoch, should_stop=should_stop)
+    weights = save_weights(module, folder / "regularized.safetensors")
+    return dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
+
+
 def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
-    return prune(candidate.title, candidate.spec(), job.model, job.data, job.folder_of(candidate.title))
+    source = job.regularized or job.model
+    return prune(candidate.title, candidate.spec(), source, job.data, job.folder_of(candidate.title))
 
 
 def finetune_candidate(
@@ -105,8 +126,9 @@ def finetune_candidate(
     candidate = next(c for c in job.config.candidates if c.title == pruned.title)
     params = {
         **candidate.model_dump(exclude={"name"}),
-        **options.model_dump(exclude={"distillation"}),
+        **options.model_dump(exclude={"distillation", "regularization"}),
         **{f"distillation_{key}": value for key, value in options.distillation.model_dump().items()},
+        **{f"regularization_{key}": value for key, value in options.regularization.model_dump().items()},
     }
     registry.log_training(job.store, runs.of(pruned.title), params, curve)
     model = dataclasses.replace(pruned.model, weights=str(weights))
@@ -166,7 +188,8 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
     return CandidateError(f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story")
 
 
-def _check_data_fits(model: ModelRef, data: Data) -> None:
+def check_data_fits(model: ModelRef, data: Data) -> None:
+    """Raises DataError unless the model answers one logit per class of these images."""
     where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
     try:
         with torch.inference_mode():

@@ -1,6 +1,7 @@
 """What a person sees of a comparison: table, plot, Markdown. Pure functions of the rows."""
 
 from pipelines.report.plot import accuracy_latency_plot
+from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
 from pipelines.report.table import COLUMNS, to_frame, to_markdown, to_rich
 from pipelines.report.text import describe_parent, describe_version, version_tags
 
@@ -9,6 +10,8 @@ __all__ = [
     "accuracy_latency_plot",
     "describe_parent",
     "describe_version",
+    "sensitivity_heat_map",
+    "sensitivity_table",
     "to_frame",
     "to_markdown",
     "to_rich",

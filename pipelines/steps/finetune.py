@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -70,11 +70,13 @@ def finetune(
     teacher: nn.Module | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> tuple[Epoch, ...]:
     """Train `module` in place on the training split and leave it in eval mode; the curve is returned.
 
     The last epoch is kept, so neither validation nor test images choose anything here.
-    `folder` takes whatever Lightning wants to write. Raises Stopped soon after `should_stop()` turns true.
+    `folder` takes whatever Lightning wants to write. `callbacks` find the module as `pl_module.module`.
+    Raises Stopped soon after `should_stop()` turns true.
     """
     if options.epochs == 0:
         return ()
@@ -89,6 +91,7 @@ def finetune(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
+        callbacks=list(callbacks),
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")

@@ -172,10 +172,13 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
     for op in trace.ops:
         for value in op.inputs():
             readers.setdefault(value.index, []).append(op)
+    changed = first_change(prediction)
     found: list[_Job] = []
     for call in layer_calls(trace):
         weight = named[call.weight]
         if not call.only or not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
+            continue
+        if call.op.index < changed and not any(r.tensor == call.weight for r in rescales):
             continue
         scale = _scale(call, prediction, rescales)
         behind = surroundings(call, trace, readers)
@@ -191,6 +194,14 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
         bias = named[call.bias] if call.bias else None
         found.append(_Job(call, weight, bias, mean, scale, behind, affine, groups))
     return found
+
+
+def first_change(prediction: Prediction) -> int:
+    """The first call of which the cut changes a size: what runs before it answers as it did and needs no repair."""
+    for op in prediction.analysis.trace.ops:
+        if any(prediction.shape(value) != value.shape for value in (*op.inputs(), *op.outputs())):
+            return op.index
+    return len(prediction.analysis.trace.ops)
 
 
 def _scale(call: LayerCall, prediction: Prediction, rescales: Sequence[Rescale]) -> Tensor | None:

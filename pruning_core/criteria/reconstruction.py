@@ -19,8 +19,7 @@ from pruning_core import tree
 from pruning_core.calibration import Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.criteria.elimination import Reader, eliminate, repair
-from pruning_core.criteria.table import ChannelView, criterion
-from pruning_core.errors import SpecError
+from pruning_core.criteria.table import ChannelView, criterion, missing, without_data
 from pruning_core.normalizers import Scores
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
@@ -38,11 +37,7 @@ def reconstruction(view: ChannelView) -> Tensor:
     Raises: SpecError without calibration data.
     """
     if view.damage_C is None:
-        raise SpecError(
-            "criterion 'reconstruction' needs calibration data and got none",
-            f"parameter {view.name!r}",
-            "pass calibration=..., unlabelled inputs are enough, or use 'l2_norm'",
-        )
+        raise missing("reconstruction", "what each removal damages", view, without_data("l2_norm"))
     return view.damage_C.float()
 
 

@@ -65,7 +65,12 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
         lossy = _run(
             _copy(first.uri, folder / "lossy"),
             candidates=[{"ratio": 0.5}, {"ratio": 0.25}, {"ratio": 0.35}],
-            finetune={"epochs": 1, "learning_rate": 0.003, "threads": 1},
+            finetune={
+                "epochs": 1,
+                "learning_rate": 0.003,
+                "threads": 1,
+                "regularization": {"kind": "bn_l1", "epochs": 1},
+            },
         )
     return Flows(first, repeated, chained, lossy)
 

@@ -1,0 +1,106 @@
+"""Iterative pruning: score, prune, mend, and score again; the steps end as one plan for the original model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pruning_core.calibration import Calibration
+from pruning_core.compensation import compensate
+from pruning_core.cost import Cost, cost_of
+from pruning_core.coupling.analysis import Decisions, resolve
+from pruning_core.coupling.groups import ChannelGroup, channel_groups
+from pruning_core.draft import Draft, removed_labels, slices_of
+from pruning_core.errors import VerifyError
+from pruning_core.plan import PruningPlan, TensorSlice
+from pruning_core.planner import make_plan, to_plan, try_draft
+from pruning_core.prediction import Prediction
+from pruning_core.scoring import Scorer
+from pruning_core.select import filtered
+from pruning_core.spec import PruningSpec
+from pruning_core.study import Subject, study
+from pruning_core.surgery import cut_copy
+
+ScorerOf = Callable[[Subject, PruningSpec], Scorer]
+
+
+def plan_in_steps(
+    subject: Subject, spec: PruningSpec, calibration: Calibration | None, scorer_of: ScorerOf
+) -> tuple[PruningPlan, Draft]:
+    """`spec.steps` rounds of plan and cut, each on the mended result of the one before; what is asked for grows evenly.
+
+    Raises: what a single plan raises; VerifyError when the rounds do not add up to one plan.
+    """
+    if spec.steps == 1 or spec.index:
+        return make_plan(subject, spec, scorer_of(subject, spec))
+    slices: dict[tuple[str, int], TensorSlice] = {}
+    now, full = subject, cost_of(subject.model, subject.trace)
+    for number in range(1, spec.steps + 1):
+        part = _share(spec, number, full)
+        plan, draft = make_plan(now, part, scorer_of(now, part))
+        slices = composed(slices, plan.slices)
+        if number < spec.steps:
+            model = cut_copy(now.model, plan.slices, plan.mends, plan.rescales)
+            if calibration is not None:
+                compensate(now, model, draft, calibration, part)
+            now = study(model, subject.inputs)
+    return _as_one(subject, spec, list(slices.values()))
+
+
+def _share(spec: PruningSpec, number: int, full: Cost) -> PruningSpec:
+    """What one round is asked for: equal ratios of what is left, and a geometric way to every budget."""
+    ratios = {name: _of_the_rest(ratio, spec.steps) for name, ratio in spec.ratios.items()}
+    done = number / spec.steps
+    amounts: Mapping[str, float] = {"macs": full.macs, "params": full.params, "size_mb": full.size_bytes / 1e6}
+    budget: dict[str, float | str] = {}
+    for name, target in spec.budget.items():
+        if name in amounts:
+            goal = amounts[name] / float(target.rstrip("xX")) if isinstance(target, str) else target
+            budget[name] = amounts[name] ** (1 - done) * goal**done
+        elif isinstance(target, str):  # relative to the model of the round before
+            budget[name] = f"{float(target.rstrip('xX')) ** (1 / spec.steps)}x"
+        else:
+            budget[name] = target
+    return replace(spec, ratio=_of_the_rest(spec.ratio, spec.steps), ratios=ratios, budget=budget, steps=1)
+
+
+def _of_the_rest(ratio: float, steps: int) -> float:
+    share: float = 1 - (1 - ratio) ** (1 / steps)
+    return share
+
+
+def composed(
+    first: Mapping[tuple[str, int], TensorSlice], then: Sequence[TensorSlice]
+) -> dict[tuple[str, int], TensorSlice]:
+    """Slices of a sliced model, in the positions of the original."""
+    found = dict(first)
+    for cut in then:
+        before = found.get((cut.tensor, cut.axis))
+        keep = cut.keep if before is None else tuple(before.keep[k] for k in cut.keep)
+        width = cut.width if before is None else before.width
+        found[cut.tensor, cut.axis] = replace(cut, width=width, keep=keep)
+    return found
+
+
+def _as_one(subject: Subject, spec: PruningSpec, slices: list[TensorSlice]) -> tuple[PruningPlan, Draft]:
+    decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis, group_policy=spec.group_policy)
+    analysis = resolve(subject.trace, decisions)
+    prediction = Prediction(analysis, removed_labels(analysis, slices))
+    groups = channel_groups(analysis)
+    prunable, left = filtered(groups, spec)
+    kept = {group.name: _kept(group, prediction) for group in prunable}
+    draft = Draft(analysis, groups, kept, left, prediction, slices_of(prediction))
+    asked = {(cut.tensor, cut.axis): cut.keep for cut in slices}
+    if {(cut.tensor, cut.axis): cut.keep for cut in draft.slices} == asked:
+        try_draft(subject, draft)
+        if draft.mismatch is None:
+            return to_plan(subject, draft, spec), draft
+    raise VerifyError("the rounds of iterative pruning do not add up to one plan", "steps", "use steps=1")
+
+
+def _kept(group: ChannelGroup, prediction: Prediction) -> tuple[int, ...]:
+    gone = np.zeros(int(prediction.analysis.labels.max()) + 1, dtype=bool)
+    gone[prediction.analysis.labels[~prediction.keeps]] = True
+    return tuple(np.flatnonzero(~gone[group.labels]).tolist())

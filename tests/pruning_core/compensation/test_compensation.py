@@ -1,0 +1,189 @@
+"""What compensation must do: nets with redundant channels lose nothing, and every net loses less than without."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import pruning_core as pc
+from pruning_core.compensation.least_squares import fold
+from tests.models import NETS
+
+
+def redundant(model: nn.Module, layer: str) -> None:
+    """Make the second half of a layer's channels copies of the first half."""
+    for tensor in model.get_submodule(layer).state_dict().values():
+        if tensor.ndim:
+            half = len(tensor) // 2
+            tensor[half:] = tensor[:half]
+
+
+class Net(nn.Module):
+    """Convolution, depthwise, transposed and grouped convolutions, a residual sum, linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.depth = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.inner, self.inner_norm = nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.up = nn.ConvTranspose2d(16, 12, 2, stride=2)
+        self.grouped = nn.Conv2d(12, 16, 3, groups=2, padding=1)
+        self.hidden, self.head = nn.Linear(16, 24), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.relu(x + self.inner_norm(self.inner(F.relu(self.depth(x)))))
+        x = F.relu(self.grouped(F.relu(self.up(x))))
+        return self.head(F.relu(self.hidden(x.mean((2, 3)))))
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    net = Net()
+    net(torch.randn(64, 3, 8, 8))  # running statistics that fit
+    return net.eval()
+
+
+def images(n: int, seed: int = 1) -> Tensor:
+    return torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def error(model: nn.Module, other: nn.Module, x: Tensor) -> float:
+    with torch.no_grad():
+        want = model(x)
+        return float((other(x) - want).square().mean() / want.var())
+
+
+def prune(net: nn.Module, compensation: str, **options: object) -> pc.PruneResult:
+    spec = pc.PruningSpec(compensation=compensation, min_channels=2, **options)  # type: ignore[arg-type]
+    return pc.prune(net, images(2), spec, pc.Calibration([images(32, k) for k in range(6)]))
+
+
+@pytest.mark.parametrize("compensation", ["least_squares", "sequential"])
+@pytest.mark.parametrize("layer", ["hidden", "up"])
+def test_copies_of_other_channels_are_removed_for_nothing(net: Net, layer: str, compensation: str) -> None:
+    if layer == "hidden":
+        redundant(net, layer)
+    else:  # outputs of a transposed convolution lie on the second axis
+        with torch.no_grad():
+            net.up.weight[:, [4, 5, 10, 11]] = net.up.weight[:, [0, 1, 6, 7]]
+            net.up.bias[[4, 5, 10, 11]] = net.up.bias[[0, 1, 6, 7]]
+    index = {"hidden": tuple(range(12, 24))} if layer == "hidden" else {"up": (4, 5, 10, 11)}
+    bare = prune(net, "none", index=index)
+    mended = prune(net, compensation, index=index)
+    assert error(net, bare.model, images(16, 9)) > 1e-2
+    assert error(net, mended.model, images(16, 9)) < 1e-5
+
+
+def test_each_step_of_compensation_helps(net: Net) -> None:
+    errors = {
+        kind: error(net, prune(net, kind, ratio=0.5, criterion="reconstruction").model, images(64, 9))
+        for kind in ("none", "least_squares", "sequential")
+    }
+    assert errors["sequential"] < errors["least_squares"] < errors["none"]
+    assert errors["sequential"] < 0.5 * errors["none"]
+
+
+def test_reconstruction_chooses_better_than_chance(net: Net) -> None:
+    errors = {
+        name: error(net, prune(net, "sequential", ratio=0.5, criterion=name).model, images(64, 9))
+        for name in ("reconstruction", "random")
+    }
+    assert errors["reconstruction"] < errors["random"]
+
+
+def test_defaults_with_and_without_data() -> None:
+    given, bare = pc.PruningSpec().resolved(True), pc.PruningSpec().resolved(False)
+    assert (given.criterion, given.compensation) == ("reconstruction", "sequential")
+    assert (bare.criterion, bare.compensation) == ("l2_norm", "none")
+    assert pc.PruningSpec(criterion="l1_norm", compensation="none").resolved(True).criterion == "l1_norm"
+
+
+def test_what_was_mended_is_reported(net: Net) -> None:
+    result = prune(net, "sequential", ratio=0.5)
+    assert {r.layer for r in result.report.repairs} >= {"inner.weight", "up.weight", "grouped.weight", "head.weight"}
+    for repair in result.report.repairs:
+        assert math.isinf(repair.ridge) or repair.error_after < repair.error_before
+    assert "compensated" in str(result.report)
+
+
+def test_the_model_of_the_caller_is_untouched(net: Net) -> None:
+    net.train()
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    result = prune(net, "sequential", ratio=0.5, recalibrate_bn=True)
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+    assert net.training
+    assert all(module.training for module in result.model.modules())
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_recalibration_takes_the_statistics_of_the_pruned_net(net: Net) -> None:
+    net.inner_norm.running_mean.fill_(50.0)
+    batches = [images(32, k) for k in range(3)]
+    result = pc.prune(net, images(2), pc.PruningSpec(compensation="none", recalibrate_bn=True, ratio=0.25), batches)
+    with torch.no_grad():
+        pruned = result.model
+        seen = [pruned.inner(F.relu(pruned.depth(F.relu(pruned.norm(pruned.stem(b)))))) for b in batches]  # type: ignore
+    # the first norm is recalibrated too, in the same pass: near, not equal
+    want = torch.cat(seen).mean((0, 2, 3))
+    torch.testing.assert_close(pruned.inner_norm.running_mean, want, rtol=0.2, atol=0.1)  # type: ignore
+
+
+@pytest.mark.parametrize("name", ["residual", "dense_concat", "multi_head", "depthwise", "squeeze_excite"])
+def test_other_nets_lose_less_with_it(name: str) -> None:
+    if name not in NETS:
+        pytest.skip("no such net")  # pragma: no cover
+    case = NETS[name]
+    model, shape = case.build().eval(), case.inputs()
+    assert isinstance(shape, Tensor)
+    batches = [torch.randn(8, *shape.shape[1:], generator=torch.Generator().manual_seed(k)) for k in range(6)]
+    spec = pc.PruningSpec(ratio=0.5, min_channels=2)
+    mended = pc.prune(model, batches[0], spec, batches)
+    bare = pc.apply(model, mended.plan, batches[0])
+    test = torch.randn(16, *shape.shape[1:], generator=torch.Generator().manual_seed(99))
+    assert error(model, mended.model, test) < error(model, bare, test)
+
+
+def test_constant_activations_and_dead_channels_give_numbers(net: Net) -> None:
+    with torch.no_grad():
+        net.norm.weight[:4] = 0
+        net.norm.bias[:4] = torch.tensor([0.0, -1.0, 0.0, 2.0])
+    result = prune(net, "sequential", ratio=0.5)
+    assert all(bool(t.isfinite().all()) for t in result.model.state_dict().values())
+
+
+def test_data_that_makes_no_numbers_is_named(net: Net) -> None:
+    with pytest.raises(pc.ModelError, match="NaN or infinite"):
+        pc.prune(net, images(2), pc.PruningSpec(), [torch.full((4, 3, 8, 8), float("nan"))])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pc.Calibration(images(4), samples=9), "9 samples were asked for, the calibration data holds 4"),
+        (lambda: pc.Calibration([]), "holds 0"),
+        (lambda: iter([images(4)]), "read only once"),
+        (lambda: 5, "is a int"),
+    ],
+)
+def test_calibration_data_that_cannot_be_used(net: Net, make: Callable[[], object], message: str) -> None:
+    with pytest.raises(pc.SpecError, match=message):
+        pc.prune(net, images(2), pc.PruningSpec(), make())
+
+
+def test_compensation_without_data_is_refused(net: Net) -> None:
+    with pytest.raises(pc.SpecError, match="needs calibration data"):
+        pc.prune(net, images(2), pc.PruningSpec(compensation="sequential"))
+
+
+def test_labels_are_asked_for(net: Net) -> None:
+    with pytest.raises(pc.SpecError, match="labels"):
+        pc.prune(net, images(2), pc.PruningSpec(criterion="taylor"), images(8))
+
+
+def test_fold_is_exported_for_one_pass() -> None:
+    assert "One pass" in ((fold.__module__ and __import__(fold.__module__, fromlist=["x"]).__doc__) or "")
