@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BENCH  := .venv-bench
 BENCHED := $(BENCH)/.installed
 
-.PHONY: help setup demo ui test check bench-coverage bench-engine clean
+.PHONY: help setup demo ui test check bench-accuracy bench-coverage bench-engine clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ $(BENCHED): $(STAMP) tests/bench/requirements.txt
 bench-coverage: $(BENCHED) ## prune every model of every suite, also with the peers (hours; resumes)
 	@$(BENCH)/bin/python -m tests.bench.coverage --engine ours,torch-pruning,torch-kirigami --out .cache/coverage.jsonl
 	@$(BENCH)/bin/python -m tests.bench.coverage --report .cache/coverage.jsonl --markdown
+
+bench-accuracy: $(BENCHED) ## accuracy after pruning, side by side with Torch-Pruning (hours; resumes)
+	@$(BENCH)/bin/python -m tests.bench.accuracy --markdown --plot .cache/accuracy.png
 
 bench-engine: $(BENCHED) ## seconds and memory of the engine, side by side with the peers
 	@$(BENCH)/bin/python -m tests.bench.engine_speed

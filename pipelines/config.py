@@ -51,10 +51,21 @@ class Source(Section):
 class Data(Section):
     """What the model is fine-tuned and judged on."""
 
-    name: str = Field(default="digits", description="a registered data set: `digits`, or `npz` for a file of your own")
-    path: str | None = Field(default=None, description="for `npz`: a file with the arrays `x` [N, ...] and `y` [N]")
+    name: str = Field(
+        default="digits", description="a registered data set: `digits`, `fashion-mnist`, or `npz` for a file of your own"
+    )
+    path: str | None = Field(
+        default=None,
+        description="for `npz`: a file with the arrays `x` [N, ...] and `y` [N]; for `fashion-mnist`: the folder of its "
+        "four files, by default that of the Debian package, else they are downloaded",
+    )
     validation: float = Field(default=0.2, gt=0, lt=1, description="fraction of the images that the gate looks at")
-    test: float = Field(default=0.2, gt=0, lt=1, description="fraction of the images that only the report looks at")
+    test: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="fraction of the images that only the report looks at; fashion-mnist has a test split of its own",
+    )
     seed: int = Field(default=0, ge=0, description="of the split")
 
     @field_validator("name")

@@ -2,9 +2,10 @@
 
 from pipelines.data.dataset import Data, DataRequest, LabelledData, Split, split_labelled
 from pipelines.data.digits import digits
+from pipelines.data.fashion_mnist import fashion_mnist
 from pipelines.data.npz import npz
 
-DATASETS = {"digits": digits, "npz": npz}
+DATASETS = {"digits": digits, "fashion-mnist": fashion_mnist, "npz": npz}
 
 
 def load_data(request: DataRequest) -> Data:

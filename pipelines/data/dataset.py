@@ -34,6 +34,7 @@ class LabelledData:
     x: NDArray[np.float32]
     y: NDArray[np.int64]
     classes: int
+    held_out: int = 0  # so many images at the end are the data set's own test split; 0: it has none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,18 +63,27 @@ class Data:
 
 
 def split_labelled(data: LabelledData, request: DataRequest) -> Data:
-    """Stratified: every class has its share in each part. The same request gives the same split. Raises DataError."""
-    counts = np.bincount(data.y, minlength=data.classes)
-    parts = (request.test, request.validation, 1 - request.test - request.validation)
-    if min(parts) * len(data.y) < data.classes or counts[counts > 0].min() < len(parts):
+    """Stratified: every class has its share in each part. The same request gives the same split. Raises DataError.
+
+    Where the data set brings a test split of its own that one is taken, and `request.validation` is a share of the rest.
+    """
+    everything = np.arange(len(data.y))
+    own = data.held_out > 0
+    rest = everything[: len(data.y) - data.held_out]
+    counts = np.bincount(data.y[rest], minlength=data.classes)
+    parts: tuple[float, ...] = (request.validation, 1 - request.validation)
+    if not own:
+        parts = (request.test, request.validation, 1 - request.test - request.validation)
+    if min(parts) * len(rest) < data.classes or counts[counts > 0].min() < len(parts):
         raise DataError(
-            f"too few images to split: {len(data.y)} in {data.classes} classes, {counts.min()} in the smallest",
+            f"too few images to split: {len(rest)} in {data.classes} classes, {counts.min()} in the smallest",
             f"data set {data.name!r}",
             "give every class at least 3 images and every part at least one per class",
         )
-    everything = np.arange(len(data.y))
-    rest, test = train_test_split(everything, test_size=request.test, random_state=request.seed, stratify=data.y)
-    share = request.validation / (1 - request.test)
+    share, test = request.validation, everything[len(rest) :]
+    if not own:
+        rest, test = train_test_split(everything, test_size=request.test, random_state=request.seed, stratify=data.y)
+        share /= 1 - request.test
     train, validation = train_test_split(rest, test_size=share, random_state=request.seed, stratify=data.y[rest])
     digest = hashlib.sha256()
     for array in (data.x, data.y, train, validation, test):

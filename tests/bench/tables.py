@@ -10,7 +10,7 @@ BAR = 0.4  # share of the parameters that should go at ratio 0.5
 
 
 def render(records: list[Record], *, markdown: bool = False) -> str:
-    parts = [_table(_summary(records), markdown), _failures(records), _locked(records, markdown)]
+    parts = [aligned(_summary(records), markdown), _failures(records), _locked(records, markdown)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -40,7 +40,7 @@ def _median(values: Iterable[float]) -> float:
     return ordered[len(ordered) // 2] if ordered else 0.0
 
 
-def _table(rows: list[list[str]], markdown: bool) -> str:
+def aligned(rows: list[list[str]], markdown: bool) -> str:
     if markdown:
         head, *body = ("| " + " | ".join(row) + " |" for row in rows)
         return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
@@ -74,7 +74,7 @@ def _locked(records: list[Record], markdown: bool) -> str:
     rows = [["channels", "models", "reason", "for example"]]
     for kind, width in channels.most_common(45):
         rows.append([str(width), str(len(models[kind])), kind, ", ".join(sorted(models[kind])[:3])])
-    return _table(rows, markdown)
+    return aligned(rows, markdown)
 
 
 def _kind(reason: str) -> str:
