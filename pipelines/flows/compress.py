@@ -77,7 +77,7 @@ def regularize_source(job: Job) -> Job:
 
 @step("prune {candidate.title}")
 def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
-    pruned = stages.prune_candidate(job, candidate)
+    pruned = stages.prune_candidate(job, candidate, STOP.is_set)
     get_run_logger().info("%.0f%% of the channels removed", 100 * pruned.removed)
     return pruned
 

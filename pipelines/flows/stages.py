@@ -144,12 +144,12 @@ def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: 
     return dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
 
 
-def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
+def prune_candidate(job: Job, candidate: Candidate, should_stop: Callable[[], bool] = lambda: False) -> CompressedModel:
     request = _request(job.config.measure, candidate)
     latencies = _latencies(job.config.measure, candidate)
     calibration = calibration_of(job.data, job.config.calibration)
     folder = job.folder_of(candidate.title)
-    pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies)
+    pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies, should_stop)
     if latencies is not None:
         keep(latencies)
     return pruned

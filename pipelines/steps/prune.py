@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.architecture import ModelRef, load_module, save_weights
 from pipelines.data import Data
 from pipelines.records import Accuracy, CompressedModel, Size
 from pipelines.steps.evaluate import evaluate
+from pipelines.steps.finetune import Stopped
 
 REPAIRS = "compensation.json"
 
@@ -61,14 +63,20 @@ def prune(
     folder: Path,
     calibration: pc.Calibration | None = None,
     latencies: pc.LatencyTable | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> CompressedModel:
-    """Cut a copy of the source, check it against muted channels, mend it; plan and weights go into `folder`."""
+    """Cut a copy of the source, check it against muted channels, mend it; plan and weights go into `folder`.
+
+    Nothing is written, and Stopped is raised, once `should_stop()` is true: the flow's folder is gone then.
+    """
     module, batch, spec = load_module(source), example_batch(data, request.images), request.spec
     result = pc.prune(module, batch, spec, calibration, check="numeric", latencies=latencies)
     accuracy = accuracy_of(result.model, data)
     is_mended = result.report.repairs or result.plan.spec.recalibrate_bn
     after_cut = accuracy_of(pc.apply(module, result.plan, batch), data) if is_mended else accuracy
-    folder.mkdir(parents=True, exist_ok=True)
+    if should_stop():
+        raise Stopped
+    folder.mkdir(exist_ok=True)
     plan_path = folder / "plan.json"
     plan_path.write_text(result.plan.to_json(), encoding="utf-8")
     (folder / REPAIRS).write_text(json.dumps([_finite(asdict(r)) for r in result.report.repairs], indent=1))
