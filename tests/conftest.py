@@ -126,3 +126,18 @@ def run_count(tracking_uri: str) -> tuple[int, int, int]:
 
 def files_below(folder: Path) -> set[str]:
     return {os.path.relpath(path, folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def steady_time(_op: object, _values: object, shapes: "list[tuple[int, ...]]", _device: str, _threads: int) -> float:
+    """Milliseconds of a call on a machine that takes a microsecond per thousand entries read, with a cliff every 8."""
+    from math import ceil, prod
+
+    return sum(prod(8 * ceil(n / 8) for n in shape) for shape in shapes) / 1e6
+
+
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency tables that do not depend on what else this machine is doing."""
+    from pruning_core import latency_table
+
+    monkeypatch.setattr(latency_table, "_time", steady_time)

@@ -125,8 +125,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert pc.PruningSpec(index={"stem.0": 3}).index == {"stem.0": (3,)}  # type: ignore[dict-item]
 
 
+@pytest.mark.usefixtures("steady_clock")
 def test_latency_by_the_table_is_told() -> None:
-    torch.set_num_threads(1)
     latencies = pc.LatencyTable(threads=1)
     result = pc.prune(resnet(), torch.zeros(16, 1, 8, 8), pc.PruningSpec(budget={"latency_ms": "1.5x"}), latencies=latencies)
     assert result.report.predicted_ms is not None

@@ -12,7 +12,8 @@ from pipelines import environment
 from pipelines.errors import CandidateError
 from pipelines.flows import stages
 from pipelines.steps.compare import Comparison
-from tests.conftest import quick_config, run_count
+from pruning_core import latency_table
+from tests.conftest import quick_config, run_count, steady_time
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
         )
         ratios = folder / "ratios.yaml"
         ratios.write_text("criterion: l2_norm\nratios: {stem.0: 0.25, stage2.1.conv1: 0.5}\n")
+        patch.setattr(latency_table, "_time", steady_time)
         kinds = _run(
             _copy(first.uri, folder / "kinds"),
             source={"model": "models:/digits-resnet/1"},
@@ -107,10 +109,10 @@ def _copy(uri: str, folder: Path) -> str:
 _prune, _register = stages.prune_candidate, stages.register_candidate
 
 
-def _some_cannot_be_pruned(job: stages.Job, candidate: Any) -> Any:
+def _some_cannot_be_pruned(job: stages.Job, candidate: Any, should_stop: Any) -> Any:
     if candidate.ratio == 0.5:
         raise CandidateError("the saw is blunt", "here", "sharpen it")
-    return _prune(job, candidate)
+    return _prune(job, candidate, should_stop)
 
 
 def _some_cannot_be_exported(job: stages.Job, runs: Any, baseline: Any, model: Any, latency: Any, row: Any) -> Any:
