@@ -1,4 +1,4 @@
-"""Accuracy records as a table and as a plot: means over the seeds, Torch-Pruning's best variant for each entry."""
+"""Accuracy records as a table and as a plot: means over the seeds, Torch-Pruning's best measured variant for each entry."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any
 from tests.bench.tables import aligned
 
 Record = dict[str, Any]
-PEER, BEST = "tp-", "torch-pruning, best of six"
+PEER, BEST = "tp-", "torch-pruning, its best"
 STAGES = {"cut": "right after the cut", "steps100": "100 steps", "epoch1": "1 epoch", "epoch5": "5 epochs"}
 ROWS = {"ours": "ours", "ours-taught": "ours, distilled", "ours-plain": "ours, plain", BEST: BEST}
 TICKS = (1.5, 2, 3, 4, 6, 8)  # of the plot: times fewer MACs
@@ -18,7 +18,7 @@ Cells = dict[tuple[str, float, str, str], list[Record]]  # net, factor, row, sta
 def render(records: list[Record], *, markdown: bool = False) -> str:
     cells = by_cell(records)
     lines = [["net", "fewer MACs", "method", *STAGES.values(), "seconds to prune", "seeds"]]
-    for net, factor in dict.fromkeys((net, factor) for net, factor, _, _ in cells):
+    for net, factor in sorted({(net, factor) for net, factor, _, _ in cells}):
         for row, title in ROWS.items():
             found = [cells.get((net, factor, row, stage), []) for stage in STAGES]
             if any(found):
