@@ -16,7 +16,7 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
     figure = Figure(figsize=(7.2, 4.5), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for row in comparison.rows:
+    for number, row in enumerate(comparison.rows):
         is_source = row is comparison.rows[0]
         color = "#555555" if is_source else "#1f77b4"
         spread = [[0.0], [max(0.0, row.latency_p95_ms - row.latency_p50_ms)]]
@@ -38,7 +38,7 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
         axes.annotate(
             label,
             (row.latency_p50_ms, row.accuracy),
-            xytext=(0, 9),
+            xytext=(0, 9 + 24 * (number % 3)),  # neighbours often differ little: their names stand one above the other
             textcoords="offset points",
             ha="center",
             fontsize=8,
