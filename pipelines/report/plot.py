@@ -38,7 +38,7 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
         axes.annotate(
             label,
             (row.latency_p50_ms, row.accuracy),
-            xytext=(0, 9 + 24 * (number % 3)),  # neighbours often differ little: their names stand one above the other
+            xytext=(0, -30 if number % 2 == 0 and not is_source else 9),  # neighbours often differ little
             textcoords="offset points",
             ha="center",
             fontsize=8,
