@@ -19,7 +19,7 @@ from pruning_core.compensation.regression import Rectified, Solution, regress
 from pruning_core.compensation.report import Repair
 from pruning_core.compensation.surroundings import Affine, Surroundings, surroundings
 from pruning_core.observe.calls import LayerCall, layer_calls
-from pruning_core.observe.gram import Gram, sample_rows
+from pruning_core.observe.gram import MAX_INPUTS, Gram, sample_rows
 from pruning_core.observe.lockstep import Run
 from pruning_core.plan import Rescale
 from pruning_core.prediction import Prediction
@@ -180,6 +180,9 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
             continue
         if call.op.index < changed and not any(r.tensor == call.weight for r in rescales):
             continue
+        groups = 1 if call.kind == "linear" else conv_groups(prediction, call.op)[2]
+        if call.to_matrix(weight.detach(), groups).shape[2] > MAX_INPUTS:
+            continue
         scale = _scale(call, prediction, rescales)
         behind = surroundings(call, trace, readers)
         if scale is not None:
@@ -188,7 +191,6 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
         if call.bias is None and behind.norm is not None and isinstance(behind.norm.args[3], Value):
             statistic = behind.norm.args[3].index
             mean = named[names[statistic]] if len(readers[statistic]) == 1 else None
-        groups = 1 if call.kind == "linear" else conv_groups(prediction, call.op)[2]
         channels = prediction.shape(call.output)[call.channel_axis]
         affine = Affine.of(behind.norm, named, names, channels)
         bias = named[call.bias] if call.bias else None

@@ -140,11 +140,12 @@ def at_the_outputs(
         for group in groups
         if group.name in eliminated
     }
+    used = {trial.call.op.index: trial.call for state in states.values() for trials in state.trials for trial in trials}
     alone = {group.name: _rows_of(group, named) for group in groups if group.name not in eliminated}
     effects: dict[str, list[Tensor]] = {name: [] for name in alone}
     try:
         for gradients in _sample_gradients(model, named, calibration, seed):
-            shared = {call.op.index: _shared(call, named, gradients) for call in calls}
+            shared = {call.op.index: _shared(call, named, gradients) for call in used.values()}
             for state in states.values():
                 for k, trials in enumerate(state.trials):
                     change = sum(_effect(trial, *shared[trial.call.op.index]) for trial in trials)

@@ -44,6 +44,11 @@ class LayerCall:
         found: Value = self.input_of(self.op.args)
         return found
 
+    @property
+    def inputs(self) -> int:
+        """Input channels that one output reads."""
+        return self.input.shape[self.channel_axis] // self.groups
+
     def input_of(self, args: tuple[Any, ...]) -> Any:
         """The input among the call's arguments."""
         return args[1 if self.op.name == "aten.addmm" else 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MAX_INPUTS = 4096  # of a layer: the Gram matrix of more takes gigabytes and minutes
 CHUNK = 8192  # rows multiplied in single precision before they are added in double precision
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pruning_core.calibration import Calibration, generator
 from pruning_core.errors import ModelError
 from pruning_core.observe.calls import LayerCall, layer_calls
-from pruning_core.observe.gram import Gram, sample_rows
+from pruning_core.observe.gram import MAX_INPUTS, Gram, sample_rows
 from pruning_core.observe.tap import Tap, run_tapped
 from pruning_core.trace import Op, Trace
 
@@ -20,9 +20,10 @@ ROWS = 32_768  # positions that are looked at per layer, spread evenly over the 
 def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed: int = 0) -> dict[int, Gram]:
     """Call -> Gram matrix [G, I + 1, I + 1] of its input channels at single positions, with a constant last.
 
+    Layers of more than MAX_INPUTS input channels are left out.
     `model` is a copy of the engine's own, in evaluation mode. Raises: ModelError for activations that are no numbers.
     """
-    calls = {call.op.index: call for call in layer_calls(trace)}
+    calls = {call.op.index: call for call in layer_calls(trace) if call.inputs <= MAX_INPUTS}
     grams = {index: Gram() for index in calls}
     batches = list(calibration)
     rng = generator(seed)
