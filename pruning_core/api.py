@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from pruning_core.calibration import Calibration
-from pruning_core.compensation import compensate
+from pruning_core.compensation import compensate, left_as_cut
 from pruning_core.cost import cost_of
 from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Decisions, resolve
@@ -154,6 +154,7 @@ def prune(
         mask_error=error,
         seconds=time.perf_counter() - start,
         repairs=repairs,
+        notes=(*(scorer.damages.notes if scorer.damages else ()), *left_as_cut(draft, decided.spec, repairs)),
         predicted_ms=predicted_latency(draft, scorer),
     )
     return PruneResult(pruned, decided, report)

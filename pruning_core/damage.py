@@ -21,6 +21,7 @@ class Damages:
 
     def __init__(self, subject: Subject, calibration: Calibration, seed: int = 0) -> None:
         self.subject, self.calibration, self.seed = subject, calibration, seed
+        self.notes: list[str] = []  # what could not be told as it should be
         self._grams: dict[int, Gram] | None = None
         self._inside: dict[object, Scores] = {}
         self._compared: dict[object, Scores] = {}
@@ -52,6 +53,8 @@ class Damages:
         inside = {g.name: self._inside[keys[g.name]] for g in groups if keys[g.name] in self._inside}
         model = real_twin(self.subject.model, copy=True).eval()
         found = at_the_outputs(groups, inside, model, self.subject.trace, self.grams, self.calibration, self.seed)
+        if found is None and not self.notes:
+            self.notes.append("groups were compared by their consumers' relative errors: autograd cannot follow the model")
         for name, scores in (inside if found is None else found).items():
             self._compared[keys[name]] = scores
 

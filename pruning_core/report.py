@@ -83,6 +83,7 @@ class PruneReport:
     mask_error: float | None  # None: only the structure was checked
     seconds: float
     repairs: tuple[Repair, ...] = ()  # what the compensation brought, layer by layer
+    notes: tuple[str, ...] = ()  # what was done in another way than asked, and why
     predicted_ms: tuple[float, float] | None = None  # before and after, by the latency table, where one was used
 
     @property
@@ -115,7 +116,8 @@ class PruneReport:
         told = ""
         if self.predicted_ms is not None:
             told = "\nlatency by the table: {:.3f} ms -> {:.3f} ms".format(*self.predicted_ms)
-        return f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s{mended}{told}"
+        lines = f"{table(('', 'before', 'after', 'factor'), rows)}\nverified: {checked}, {self.seconds:.2f} s{mended}{told}"
+        return "\n".join([lines, *self.notes])
 
 
 def _row(label: str, before: int, after: int) -> tuple[str, str, str, str]:

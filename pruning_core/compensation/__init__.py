@@ -10,11 +10,13 @@ from pruning_core.compensation.least_squares import fold
 from pruning_core.compensation.refit import refit
 from pruning_core.compensation.report import Repair
 from pruning_core.draft import Draft
+from pruning_core.observe.calls import layer_calls
+from pruning_core.observe.gram import MAX_INPUTS
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject
 from pruning_core.trace import real_twin
 
-__all__ = ["Repair", "compensate"]
+__all__ = ["Repair", "compensate", "left_as_cut"]
 
 
 def compensate(
@@ -34,3 +36,17 @@ def compensate(
     for name, module in pruned.named_modules():
         module.training = training[name]
     return repairs
+
+
+def left_as_cut(draft: Draft, spec: PruningSpec, repairs: tuple[Repair, ...]) -> list[str]:
+    """A note on the layers that read fewer channels than before and were not mended."""
+    if spec.compensation == "none":
+        return []
+    prediction, mended = draft.prediction, {repair.layer for repair in repairs}
+    names = {
+        call.weight: None
+        for call in layer_calls(prediction.analysis.trace)
+        if call.weight not in mended and prediction.shape(call.input) != call.input.shape
+    }
+    why = f"several calls or other code read the weight, it has over {MAX_INPUTS} inputs, or there was too little data"
+    return [f"not compensated: {', '.join(names)} ({why})"] if names else []

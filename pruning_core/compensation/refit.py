@@ -81,7 +81,8 @@ def refit(
     try:
         found: list[Repair] = []
         for number, job in enumerate(jobs):
-            found.append(_refit_one(job, teachers, students, prediction, generator(seed + number)))
+            repair = _refit_one(job, teachers, students, prediction, generator(seed + number))
+            found += [repair] if repair else []
             later = jobs[number + 1 :]
             _forget(teachers, {other.answer for other in later})
             _forget(students, {other.behind.other_made_by for other in later})
@@ -99,7 +100,7 @@ def _forget(runs: Sequence[Run], needed: set[int]) -> None:
 
 def _refit_one(
     job: _Job, teachers: Sequence[Run], students: Sequence[Run], prediction: Prediction, rng: torch.Generator
-) -> Repair:
+) -> Repair | None:
     call, before = job.call, job.matrix
     inputs = before.shape[2]
     rows_wanted = min(max(MIN_ROWS, ROWS_PER_INPUT * inputs), MAX_BYTES // (4 * inputs * job.groups))
@@ -109,46 +110,41 @@ def _refit_one(
     for teacher, student in zip(teachers, students, strict=True):
         teacher.advance_to(job.answer + 1)
         student.advance_to(call.op.index)
-        y, base = _wanted(job, teacher, student, prediction)
-        if not student.args or not call.fits(call.input_of(student.args), y):
+        x, answer = call.input_of(student.args), job.behind.answer(call)
+        y = kept_entries(teacher.result(answer.index), answer.outputs()[0], prediction)
+        if not student.args or not call.fits(x, y):
             continue
         rows = sample_rows(y.numel() // y.shape[call.channel_axis], share, rng)
-        x_rows = call.input_rows(call.input_of(student.args), tuple(job.weight.shape), job.groups, rows)
-        y_rows = job.by_group(call.output_rows(y, rows))
-        base_rows = job.affine.shift if base is None else job.affine.shift + call.output_rows(base, rows)
-        base_rows = job.by_group(base_rows.reshape(-1, y.shape[call.channel_axis]))
+        x_rows = call.input_rows(x, tuple(job.weight.shape), job.groups, rows).float().cpu()
+        y_rows = call.output_rows(y, rows).float().cpu()
+        base_rows = job.affine.shift[None]
+        if job.behind.addition is not None:  # ask for what is missing in the sum
+            base_rows = base_rows + call.output_rows(student.result(job.behind.other_made_by), rows).float().cpu()
+            y_rows = (y_rows - base_rows) / job.affine.slope
+        elif job.scale is not None:
+            y_rows = y_rows * job.scale
+        y_rows, base_rows = job.by_group(y_rows), job.by_group(base_rows)
         held = (torch.arange(len(rows)) + seen) % HELD_OUT == HELD_OUT - 1
         seen += len(rows)
         for gram, kept, part in ((learn, rectified[0], ~held), (check, rectified[1], held)):
             if bool(part.any()):
                 gram.add(x_rows[:, part], y_rows[:, part])
             if job.behind.relu and bool(part.any()):
-                shift = base_rows if base is None else base_rows[:, part]
+                shift = base_rows[:, part] if job.behind.addition is not None else base_rows
                 slope = job.affine.slope.view(job.groups, 1, -1)
-                kept.append(Rectified(x_rows[:, part].float(), y_rows[:, part].float(), slope, shift))
-    if not check.rows:  # too little data to learn anything from
-        return Repair(call.weight, learn.rows, float("inf"), float("nan"), float("nan"))
-    start = before.transpose(1, 2).double()
+                kept.append(Rectified(x_rows[:, part], y_rows[:, part], slope, shift))
+    if not check.rows:  # too little data to learn anything from: it stays as it is
+        return None
+    start = before.transpose(1, 2).double().cpu()
     if job.bias is not None or job.mean is not None:
         constant = torch.zeros(job.groups, 1, start.shape[2], dtype=torch.float64)
         if job.bias is not None:
-            constant = job.bias.detach().double().view(job.groups, 1, -1)
+            constant = job.bias.detach().double().cpu().view(job.groups, 1, -1)
         start = torch.cat([start, constant], dim=1)
     solution = regress(learn, check, start, *rectified)
     _write(job, solution, inputs)
     energy = max(solution.energy, 1e-30)
     return Repair(call.weight, learn.rows + check.rows, solution.ridge, solution.before / energy, solution.after / energy)
-
-
-def _wanted(job: _Job, teacher: Run, student: Run, prediction: Prediction) -> tuple[Tensor, Tensor | None]:
-    """What the layer should answer on its kept channels, and what is added to it behind the BatchNorm."""
-    answer = job.behind.answer(job.call)
-    y = kept_entries(teacher.result(answer.index), answer.outputs()[0], prediction).float()
-    channels = [-1] + [1] * (-1 - job.call.channel_axis)
-    if job.behind.addition is not None:
-        base = student.result(job.behind.other_made_by).float()
-        return (y - base - job.affine.shift.view(channels)) / job.affine.slope.view(channels), base
-    return y if job.scale is None else y * job.scale.view(channels), None
 
 
 def _write(job: _Job, solution: Solution, inputs: int) -> None:
@@ -161,7 +157,7 @@ def _write(job: _Job, solution: Solution, inputs: int) -> None:
         if job.bias is not None:
             job.bias.data.copy_(constant)
         elif job.mean is not None:
-            job.mean.data -= constant.to(job.mean.dtype)
+            job.mean.data -= constant.to(job.mean)
 
 
 def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]) -> list[_Job]:

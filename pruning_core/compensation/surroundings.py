@@ -91,7 +91,7 @@ class Affine:
         if norm is None:
             return cls(torch.ones(channels), torch.zeros(channels))
         gamma, beta, mean, var = (
-            named[names[a.index]].detach().float() if isinstance(a, Value) else None for a in norm.args[1:5]
+            named[names[a.index]].detach().float().cpu() if isinstance(a, Value) else None for a in norm.args[1:5]
         )
         assert mean is not None
         assert var is not None

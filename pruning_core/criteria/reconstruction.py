@@ -8,7 +8,8 @@ the outputs, without labels). Where the model cannot be differentiated, the cons
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +21,11 @@ from pruning_core.calibration import Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.criteria.elimination import Reader, eliminate, repair
 from pruning_core.criteria.table import ChannelView, criterion, missing, without_data
+from pruning_core.inputs import ExampleInputs
 from pruning_core.normalizers import Scores
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
+from pruning_core.observe.reading import blaming_data, singles
 from pruning_core.trace import Trace, call_model, quiet_kernels
 from pruning_core.twin import named_tensors
 
@@ -110,7 +113,7 @@ def _reader(call: LayerCall, member: Member, group: ChannelGroup, gram: Gram, te
 
 def _by_input(call: LayerCall, weight: Tensor) -> Tensor:
     """[G, I, R]: the weight by input channel, outputs and kernel positions flattened."""
-    weight = weight.detach().double()
+    weight = weight.detach().double().cpu()
     if call.kind != "conv":
         return weight.movedim(call.in_axis, 0).flatten(1)[None]
     split = weight.reshape(call.groups, weight.shape[0] // call.groups, *weight.shape[1:])
@@ -143,8 +146,10 @@ def at_the_outputs(
     used = {trial.call.op.index: trial.call for state in states.values() for trials in state.trials for trial in trials}
     alone = {group.name: _rows_of(group, named) for group in groups if group.name not in eliminated}
     effects: dict[str, list[Tensor]] = {name: [] for name in alone}
+    seen = 0
     try:
         for gradients in _sample_gradients(model, named, calibration, seed):
+            seen += 1
             shared = {call.op.index: _shared(call, named, gradients) for call in used.values()}
             for state in states.values():
                 for k, trials in enumerate(state.trials):
@@ -152,9 +157,9 @@ def at_the_outputs(
                     state.squares[k] += float(change) ** 2
             for name, rows in alone.items():
                 effects[name].append(_own_effect(rows, named, gradients))
-    except RuntimeError:  # no derivative, or inference tensors inside
+    except _NotDifferentiable:
         return None
-    found = {name: _curve(state) for name, state in states.items()}
+    found = {name: along_order(s.damage.numpy(), (s.squares / seen).numpy()) for name, s in states.items()}
     for name, sampled in effects.items():
         if sampled:
             found[name] = _curve_of_effects(torch.stack(sampled))
@@ -186,32 +191,44 @@ def _with_trials(group: ChannelGroup, damage: Tensor, calls: Sequence[LayerCall]
     return state
 
 
-def _sample_gradients(model: nn.Module, named: Mapping[str, Tensor], calibration: Calibration, seed: int):  # type: ignore[no-untyped-def]
-    """For each of the first samples, the gradient of v . f(x) / std f with random signs v, by parameter."""
+class _NotDifferentiable(Exception):  # noqa: N818  a fact about the model, no error
+    """Autograd cannot follow the model's forward."""
+
+
+def _sample_gradients(
+    model: nn.Module, named: Mapping[str, Tensor], calibration: Calibration, seed: int
+) -> Iterator[dict[str, Tensor | None]]:
+    """For each of the first samples, the gradient of v . f(x) / std f with random signs v, by parameter.
+
+    Raises: _NotDifferentiable.
+    """
     rng = generator(seed)
-    seen = 0
     spread: list[Tensor] = []
-    for batch in calibration:
-        size = len(batch)
-        with torch.no_grad():
-            whole = list(tree.tensors(call_model(model, batch.inputs)))
+    for one in itertools.islice((one for batch in calibration for one in singles(batch)), SAMPLES):
         if not spread:
-            spread = [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in whole]
-        for k in range(size):
-            one = batch.inputs.map(lambda t, k=k, size=size: t[k : k + 1] if t.ndim and t.shape[0] == size else t)
-            with quiet_kernels(), torch.enable_grad():
-                outputs = list(tree.tensors(call_model(model, one)))
-                total = sum(
-                    (t.float() * _signs(t, rng)).sum() / s
-                    for t, s in zip(outputs, spread, strict=True)
-                    if t.is_floating_point() and t.requires_grad
-                )
-                if not isinstance(total, Tensor):
-                    raise RuntimeError("no output has a gradient")
-                yield dict(zip(named, torch.autograd.grad(total, list(named.values()), allow_unused=True), strict=True))
-            seen += 1
-            if seen == SAMPLES:
-                return
+            with torch.no_grad(), blaming_data():
+                whole = tree.tensors(call_model(model, next(iter(calibration)).inputs))
+                spread = [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in whole]
+        yield _gradient(model, named, one.inputs, spread, rng)
+
+
+def _gradient(
+    model: nn.Module, named: Mapping[str, Tensor], one: ExampleInputs, spread: Sequence[Tensor], rng: torch.Generator
+) -> dict[str, Tensor | None]:
+    with quiet_kernels(), torch.enable_grad():
+        try:
+            outputs = list(tree.tensors(call_model(model, one)))
+            parts = [
+                (t.float() * _signs(t, rng)).sum() / s
+                for t, s in zip(outputs, spread, strict=True)
+                if t.is_floating_point() and t.requires_grad
+            ]
+            if not parts:
+                raise _NotDifferentiable
+            total = torch.stack(parts).sum()
+            return dict(zip(named, torch.autograd.grad(total, list(named.values()), allow_unused=True), strict=True))
+        except RuntimeError as exc:  # an operator without a derivative, inference tensors inside
+            raise _NotDifferentiable from exc
 
 
 def _signs(t: Tensor, rng: torch.Generator) -> Tensor:
@@ -231,7 +248,7 @@ def _shared(
     if bias is None:
         return products, None
     sums = weight.reshape(*weight.shape[:2], bias.numel() // len(weight), -1).sum(dim=3)  # [G, I, O]
-    return products, torch.einsum("gio,go->gi", sums, bias.detach().float().reshape(len(weight), -1))
+    return products, torch.einsum("gio,go->gi", sums, bias.detach().float().cpu().reshape(len(weight), -1))
 
 
 def _effect(trial: _Trial, products: Tensor, constant: Tensor | None) -> float:
@@ -254,15 +271,10 @@ def _own_effect(
     for member, channel_of in rows:
         gradient = gradients.get(member.tensor)
         if gradient is not None:
-            by_row = (named[member.tensor].detach() * gradient).movedim(member.axis, 0).flatten(1).sum(dim=1).double()
+            by_row = (named[member.tensor].detach() * gradient).movedim(member.axis, 0).flatten(1).sum(dim=1).double().cpu()
             inside = channel_of >= 0
             total.index_add_(0, channel_of[inside], by_row[inside])
     return total
-
-
-def _curve(state: _Group) -> Scores:
-    """[C]: marginal damages along the order of elimination, from the measured points."""
-    return along_order(state.damage.numpy(), (state.squares / SAMPLES).numpy())
 
 
 def _curve_of_effects(sampled: Tensor) -> Scores:

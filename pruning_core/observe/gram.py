@@ -10,7 +10,8 @@ CHUNK = 8192  # rows multiplied in single precision before they are added in dou
 
 
 class Gram:
-    """Sums over rows of x x^T, x y^T, y y^T, x, y. x [G, N, K], y [G, N, O]; double precision sums."""
+    """Sums over rows of x x^T, x y^T, y y^T, x, y. x [G, N, K], y [G, N, O]; double precision sums
+    in main memory, wherever the rows are."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -28,9 +29,9 @@ class Gram:
 
     def _plus(self, name: str, term: Tensor) -> None:
         if name in self._sums:
-            self._sums[name] += term
+            self._sums[name] += term.cpu()
         else:
-            self._sums[name] = term.double()
+            self._sums[name] = term.double().cpu()
 
     @property
     def xx(self) -> Tensor:

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pruning_core as pc
+from pruning_core.coupling.analysis import Decisions, resolve
+from pruning_core.coupling.groups import channel_groups
+from pruning_core.damage import Damages
+from pruning_core.inputs import ExampleInputs
+from pruning_core.study import study
 from tests.models import NETS
 
 
@@ -192,3 +197,32 @@ def test_a_layer_of_very_many_inputs_takes_no_gigabytes() -> None:
     result = pc.prune(wide, data[:2], pc.PruningSpec(ratio=0.5), data)
     assert result.report.after.params < 0.6 * result.report.before.params
     assert "4.weight" not in {repair.layer for repair in result.report.repairs}
+    assert "not compensated: 4.weight" in str(result.report)
+
+
+def test_damages_do_not_depend_on_how_often_the_data_is_repeated(net: Net) -> None:
+    few = [images(8, k) for k in range(3)]
+
+    def damage(batches: list[Tensor]) -> dict[str, float]:
+        subject = study(net, ExampleInputs.of(images(2)))
+        groups = [g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason]
+        found = Damages(subject, pc.Calibration(batches)).of(groups, compared=True)
+        return {name: float(scores.sum()) for name, scores in found.items()}
+
+    once, often = damage(few), damage(few * 4)
+    for name, total in once.items():
+        assert 1 / 3 < total / often[name] < 3, name
+
+
+def test_a_model_without_derivatives_says_how_its_groups_were_compared() -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 32), nn.Linear(32, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(F.relu(self.first(x))).detach()
+
+    data = torch.randn(64, 8)
+    report = pc.prune(Rounded(), data[:2], pc.PruningSpec(budget={"macs": "1.5x"}), data).report
+    assert "autograd cannot follow the model" in str(report)
