@@ -78,7 +78,10 @@ def plot(records: list[Record], path: Path) -> None:
             axes.set_xlim(TICKS[0], TICKS[-1])
             axes.minorticks_off()
             axes.grid(alpha=0.3)
-    panels[0][0].legend(fontsize="small")
+    known = {
+        text: line for row in panels for axes in row for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    panels[0][0].legend(known.values(), known.keys(), fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
