@@ -37,6 +37,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FlowsTogether(config, log)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> None:
+    """Bytes need an id of their own: gzip, for one, writes the time into them, and no two workers collect the same test."""
+    if isinstance(val, bytes):
+        raise pytest.UsageError(f"give ids to the cases of {argname!r}: bytes make no stable id")
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The same for all workers of one test session."""

@@ -75,20 +75,20 @@ def test_idx_keeps_the_order_of_the_axes(tmp_path: Path) -> None:
     assert (read_idx(path) == array).all()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"no gzip",
-        gzip.compress(b""),
-        gzip.compress(idx(np.zeros(4, np.uint8)))[:-9],  # cut short
-        gzip.compress(idx(np.zeros(4, np.uint8))[:-1]),
-        gzip.compress(idx(np.zeros(4, np.uint8)) + b"\0"),
-        gzip.compress(idx(np.zeros(4, np.uint8), kind=13)),  # floats
-        gzip.compress(b"\0\0\x08\x03\0\0"),
-        gzip.compress(b"\0\0\x08\x00"),
-    ],
-)
+NO_IDX = {
+    "empty file": b"",
+    "no gzip": b"no gzip",
+    "empty archive": gzip.compress(b""),
+    "archive cut short": gzip.compress(idx(np.zeros(4, np.uint8)))[:-9],
+    "too few bytes": gzip.compress(idx(np.zeros(4, np.uint8))[:-1]),
+    "too many bytes": gzip.compress(idx(np.zeros(4, np.uint8)) + b"\0"),
+    "floats": gzip.compress(idx(np.zeros(4, np.uint8), kind=13)),
+    "header cut short": gzip.compress(b"\0\0\x08\x03\0\0"),
+    "no axes": gzip.compress(b"\0\0\x08\x00"),
+}
+
+
+@pytest.mark.parametrize("content", NO_IDX.values(), ids=NO_IDX.keys())
 def test_a_file_that_is_no_idx_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(content)
