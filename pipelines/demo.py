@@ -10,7 +10,7 @@ import torch
 from pipelines import lineage, registry
 from pipelines.architecture import ModelRef, load_module, save_weights
 from pipelines.config import CompressConfig, Distillation, Finetune, load_config
-from pipelines.data import load_data
+from pipelines.data import images_of, load_data
 from pipelines.environment import data_folder, work_folder
 from pipelines.errors import SourceError
 from pipelines.models import digits_resnet
@@ -19,6 +19,7 @@ from pipelines.registry import SourceVersion, Store
 from pipelines.steps.finetune import Epoch, finetune
 from pipelines.steps.prune import accuracy_of
 from pipelines.steps.threads import torch_threads
+from pipelines.tasks import task_of
 
 FACTORY, KWARGS = "pipelines.models:digits_resnet", {"width": 32}
 TRAINING = Finetune(epochs=12, learning_rate=0.003, batch_size=64, threads=1, distillation=Distillation())
@@ -65,7 +66,7 @@ def _train_and_register(store: Store, config: CompressConfig) -> None:
             work = f"train {name}"
             display().start(work, TRAINING.epochs)
             with torch_threads(TRAINING.threads):
-                curve = finetune(module, data, TRAINING, folder, on_epoch=lambda _: display().advance(work))
+                curve = finetune(module, data, task_of(data), TRAINING, folder, on_epoch=lambda _: display().advance(work))
             model = ModelRef(
                 factory=FACTORY,
                 kwargs=KWARGS,
@@ -79,7 +80,7 @@ def _train_and_register(store: Store, config: CompressConfig) -> None:
             )
             registry.register_first(
                 store,
-                registry.Export(run_id=run_id, name=name, model=model, images=data.test.x[:7]),
+                registry.Export(run_id=run_id, name=name, model=model, images=images_of(data.test, 7).numpy()),
                 alias=alias,
                 metrics={lineage.ACCURACY: accuracy.test, lineage.VAL_ACCURACY: accuracy.validation},
                 description=_description(curve, accuracy.test, data.name),

@@ -1,6 +1,6 @@
 """Data sets by name. To add one: a function from the `data` section to a `LabelledData`, and a line here."""
 
-from pipelines.data.dataset import Data, DataRequest, LabelledData, Split, split_labelled
+from pipelines.data.dataset import ArraySplit, Data, DataRequest, LabelledData, Split, images_of, some, split_labelled
 from pipelines.data.digits import digits
 from pipelines.data.fashion_mnist import fashion_mnist
 from pipelines.data.npz import npz
@@ -13,4 +13,15 @@ def load_data(request: DataRequest) -> Data:
     return split_labelled(DATASETS[request.name](request), request)
 
 
-__all__ = ["DATASETS", "Data", "DataRequest", "LabelledData", "Split", "load_data", "split_labelled"]
+__all__ = [
+    "DATASETS",
+    "ArraySplit",
+    "Data",
+    "DataRequest",
+    "LabelledData",
+    "Split",
+    "images_of",
+    "load_data",
+    "some",
+    "split_labelled",
+]

@@ -1,10 +1,12 @@
-"""A labelled data set in memory, and its split into train, validation and test."""
+"""A labelled data set and its split into train, validation and test."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
@@ -37,13 +39,50 @@ class LabelledData:
     held_out: int = 0  # so many images at the end are the data set's own test split; 0: it has none
 
 
+class Split(Protocol):
+    """Some of the samples of a data set, wherever they lie."""
+
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """(inputs [n, ...], targets [n, ...]) of all samples, n <= `size`: in an order drawn from `generator`, or theirs."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Split:
+class ArraySplit:
+    """In memory: x [N, ...], y [N]."""
+
     x: NDArray[np.float32]
     y: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        x, y = torch.from_numpy(self.x), torch.from_numpy(self.y)
+        if generator is None:
+            yield from zip(torch.split(x, size), torch.split(y, size), strict=True)
+            return
+        for chosen in torch.split(torch.randperm(len(self), generator=generator), size):
+            yield x[chosen], y[chosen]
+
+
+def some(split: Split, count: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first `count` samples, or as many as there are, in the order of `generator` or their own."""
+    parts, found = [], 0
+    for x, y in split.batches(min(count, 256), generator):
+        parts.append((x[: count - found], y[: count - found]))
+        found += len(parts[-1][1])
+        if found == count:
+            break
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+
+def images_of(split: Split, count: int) -> torch.Tensor:
+    """Exactly `count` inputs, [count, ...]: the first ones, over and over where there are too few."""
+    x, _ = some(split, count)
+    return x.repeat(-(-count // len(x)), *[1] * (x.ndim - 1))[:count]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,10 +95,7 @@ class Data:
     validation: Split
     test: Split
     digest: str  # of the images, the labels and the split
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        return self.train.x.shape[1:]
+    sample_shape: tuple[int, ...]  # of one input
 
 
 def split_labelled(data: LabelledData, request: DataRequest) -> Data:
@@ -88,5 +124,12 @@ def split_labelled(data: LabelledData, request: DataRequest) -> Data:
     digest = hashlib.sha256()
     for array in (data.x, data.y, train, validation, test):
         digest.update(np.ascontiguousarray(array).tobytes())
-    train_split, validation_split, test_split = (Split(data.x[i], data.y[i]) for i in (train, validation, test))
-    return Data(data.name, data.classes, train_split, validation_split, test_split, digest.hexdigest()[:16])
+    return Data(
+        name=data.name,
+        classes=data.classes,
+        train=ArraySplit(data.x[train], data.y[train]),
+        validation=ArraySplit(data.x[validation], data.y[validation]),
+        test=ArraySplit(data.x[test], data.y[test]),
+        digest=digest.hexdigest()[:16],
+        sample_shape=data.x.shape[1:],
+    )

@@ -20,7 +20,7 @@ from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
 from pipelines.config import Measure as MeasureSection
-from pipelines.data import Data, load_data
+from pipelines.data import Data, images_of, load_data
 from pipelines.errors import CandidateError, ConfigError, DataError
 from pipelines.latencies import keep, latency_table
 from pipelines.records import CompressedModel, Latency
@@ -32,6 +32,7 @@ from pipelines.steps.measure import measure
 from pipelines.steps.prune import REPAIRS, Request, accuracy_of, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
+from pipelines.tasks import Task, task_of
 
 EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
 
@@ -50,6 +51,10 @@ class Job:
     @property
     def data(self) -> Data:
         return _data(self.config.data)
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.data)
 
     @property
     def store(self) -> Store:
@@ -139,7 +144,9 @@ def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: 
     folder = Path(job.folder) / "regularized"
     training = options.model_copy(update={"epochs": asked.epochs})
     with torch_threads(options.threads):
-        finetune(module, job.data, training, folder, callbacks=[callback], on_epoch=on_epoch, should_stop=should_stop)
+        finetune(
+            module, job.data, job.task, training, folder, callbacks=[callback], on_epoch=on_epoch, should_stop=should_stop
+        )
     weights = save_weights(module, folder / "regularized.safetensors")
     return dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
 
@@ -168,7 +175,9 @@ def finetune_candidate(
     teacher = load_module(job.model) if options.distillation.weight > 0 else None
     folder = job.folder_of(pruned.title)
     with torch_threads(options.threads):
-        curve = finetune(module, job.data, options, folder, teacher=teacher, on_epoch=on_epoch, should_stop=should_stop)
+        curve = finetune(
+            module, job.data, job.task, options, folder, teacher=teacher, on_epoch=on_epoch, should_stop=should_stop
+        )
     weights = save_weights(module, folder / "finetuned.safetensors")
     candidate = next(c for c in job.config.candidates if c.title == pruned.title)
     params = {
@@ -207,7 +216,7 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
         registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
-    images = job.data.test.x[:EXPORT_CHECK_IMAGES]
+    images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
     exported = registry.export_model(job.store, export, folder)
     registry.log_result(job.store, run_id, row, exported.model_id, job.data)

@@ -2,11 +2,10 @@
 
 from typing import Protocol
 
-import numpy as np
 import torch
 
 import pruning_core as pc
-from pipelines.data import Data
+from pipelines.data import Data, some
 
 BATCH = 128
 
@@ -30,7 +29,6 @@ def calibration_of(data: Data, options: CalibrationOptions) -> pc.Calibration | 
     size = calibration_size(data, options)
     if size == 0:
         return None
-    chosen = np.random.default_rng(options.seed).permutation(len(data.train))[:size]
-    parts = np.array_split(chosen, -(-size // BATCH))
-    batches = [(torch.from_numpy(data.train.x[part]), torch.from_numpy(data.train.y[part])) for part in parts]
-    return pc.Calibration(batches, labelled=True)
+    x, y = some(data.train, size, torch.Generator().manual_seed(options.seed))
+    parts = -(-size // BATCH)
+    return pc.Calibration(list(zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)), labelled=True)

@@ -1,18 +1,19 @@
-"""Accuracy on one split."""
+"""The metrics of a task on one split."""
 
 import torch
 from torch import nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from pipelines.data import Split
+from pipelines.tasks import Task
+
+BATCH = 256
 
 
-def evaluate(module: nn.Module, split: Split, classes: int, batch_size: int = 256) -> float:
-    """The fraction of images whose highest logit is their label. Leaves the module in eval mode."""
-    accuracy = MulticlassAccuracy(num_classes=classes, average="micro")
+def evaluate(module: nn.Module, split: Split, task: Task) -> dict[str, float]:
+    """Every metric of the task over all samples, by name. Leaves the module in eval mode."""
+    metrics = task.metrics()
     module.eval()
     with torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            stop = start + batch_size
-            accuracy.update(module(torch.from_numpy(split.x[start:stop])), torch.from_numpy(split.y[start:stop]))
-    return float(accuracy.compute())
+        for x, y in split.batches(BATCH):
+            metrics.update(module(x), y)
+    return {name: float(value) for name, value in metrics.compute().items()}

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +15,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipelines.data import Data, Split
 from pipelines.steps.evaluate import evaluate
+from pipelines.tasks import Task
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # no notes about devices and tips
 
@@ -64,6 +65,7 @@ class Stopped(Exception):  # noqa: N818  an order, no error
 def finetune(
     module: nn.Module,
     data: Data,
+    task: Task,
     options: TrainingOptions,
     folder: Path,
     *,
@@ -81,7 +83,7 @@ def finetune(
     if options.epochs == 0:
         return ()
     batches = ShuffledBatches(data.train, options.batch_size, options.seed)
-    task = ClassificationTask(module, data, options, len(batches), teacher, on_epoch, should_stop)
+    training = Training(module, data, task, options, len(batches), teacher, on_epoch, should_stop)
     trainer = pl.Trainer(
         max_epochs=options.epochs,
         accelerator="cpu",
@@ -95,16 +97,16 @@ def finetune(
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
-        _fit(trainer, task, batches)
+        _fit(trainer, training, batches)
     module.eval()
-    return tuple(task.curve)
+    return tuple(training.curve)
 
 
 class ShuffledBatches:
     """Batches of (x, y), in another order each epoch, all fixed by the seed. Unlike a loader, it starts no process."""
 
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
-        self.x, self.y = torch.from_numpy(split.x), torch.from_numpy(split.y)
+        self.split = split
         # a last batch of one image would break batch norm
         self.batches = max(1, math.ceil((len(split) - 1) / batch_size))
         self.batch_size = batch_size
@@ -114,19 +116,17 @@ class ShuffledBatches:
         return self.batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.y), generator=self.generator)
-        for batch in range(self.batches):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self.x[chosen], self.y[chosen]
+        yield from islice(self.split.batches(self.batch_size, self.generator), self.batches)
 
 
-class ClassificationTask(pl.LightningModule):
-    """Cross entropy, and the teacher's softened answers where one is given."""
+class Training(pl.LightningModule):
+    """The loss of the task, and the distance to the teacher's answers where one is given."""
 
     def __init__(
         self,
         module: nn.Module,
         data: Data,
+        task: Task,
         options: TrainingOptions,
         steps_per_epoch: int,
         teacher: nn.Module | None,
@@ -135,7 +135,7 @@ class ClassificationTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.module = module
-        self.data, self.options, self.steps_per_epoch = data, options, steps_per_epoch
+        self.data, self.task, self.options, self.steps_per_epoch = data, task, options, steps_per_epoch
         self.teach = [teacher.eval()] if teacher is not None else []  # in a list: not a part of this module
         self.report_epoch, self.should_stop = on_epoch, should_stop
         self.losses: list[Tensor] = []
@@ -161,38 +161,32 @@ class ClassificationTask(pl.LightningModule):
         if self.should_stop():
             raise Stopped
         x, y = batch
-        logits = self.module(x)
-        loss = F.cross_entropy(logits, y)
+        output = self.module(x)
+        loss = self.task.loss(output, y)
         weight, temperature = self.options.distillation.weight, self.options.distillation.temperature
         if self.teach and weight > 0:
             with torch.no_grad():
                 answers = self.teach[0](x)
-            loss = (1 - weight) * loss + weight * distillation_loss(logits, answers, temperature)
+            loss = (1 - weight) * loss + weight * self.task.distillation_loss(output, answers, temperature)
         self.losses.append(loss.detach() * len(y))
         return loss
 
     def on_train_epoch_end(self) -> None:
         images = min(len(self.data.train), self.steps_per_epoch * self.options.batch_size)
         loss = float(torch.stack(self.losses).sum()) / images
-        accuracy = evaluate(self.module, self.data.validation, self.data.classes)
+        accuracy = evaluate(self.module, self.data.validation, self.task)[self.task.primary]
         epoch = Epoch(self.current_epoch + 1, loss, accuracy)
         self.losses.clear()
         self.curve.append(epoch)
         self.report_epoch(epoch)
 
 
-def distillation_loss(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
-    """KL divergence of the softened answers, times temperature squared (Hinton et al. 2015). [N, classes] both."""
-    student, teacher = F.log_softmax(logits / temperature, dim=1), F.log_softmax(answers / temperature, dim=1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
-
-
-def _fit(trainer: pl.Trainer, task: pl.LightningModule, batches: ShuffledBatches) -> None:
+def _fit(trainer: pl.Trainer, training: pl.LightningModule, batches: ShuffledBatches) -> None:
     """Lightning answers Ctrl-C with exit status 1 and turns further ones off; here it stays a KeyboardInterrupt."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(task, batches)
+        trainer.fit(training, batches)
     except SystemExit as exc:
         raise KeyboardInterrupt from exc
     finally:

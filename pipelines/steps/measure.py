@@ -10,7 +10,7 @@ from torch import nn
 
 import pruning_core as pc
 from pipelines.architecture import ModelRef, load_module
-from pipelines.data import Data
+from pipelines.data import Data, images_of
 from pipelines.records import Latency
 from pipelines.steps.threads import torch_threads
 
@@ -30,8 +30,7 @@ class MeasureOptions(Protocol):
 
 def measure(models: Mapping[str, ModelRef], data: Data, options: MeasureOptions) -> dict[str, Latency]:
     """Wall time of one forward pass of each model. Nothing else may run meanwhile."""
-    images = np.resize(data.test.x, (options.batch_size, *data.sample_shape))  # repeats them when there are too few
-    batch = torch.from_numpy(images)
+    batch = images_of(data.test, options.batch_size)
     with torch_threads(options.threads), torch.inference_mode():
         runs = {name: _forward(load_module(model), batch) for name, model in models.items()}
         samples = pc.measure_latency(runs, rounds=options.rounds, warmup=options.warmup)

@@ -7,23 +7,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 import pruning_core as pc
 from pipelines.architecture import ModelRef, load_module, save_weights
-from pipelines.data import Data
+from pipelines.data import Data, images_of
 from pipelines.records import Accuracy, CompressedModel, Size
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.finetune import Stopped
+from pipelines.tasks import task_of
 
 REPAIRS = "compensation.json"
 
 
 def example_batch(data: Data, images: int = 2) -> torch.Tensor:
     """Real images of the training split: what the model is traced and checked with. Too few of them are repeated."""
-    return torch.from_numpy(np.resize(data.train.x[:images], (images, *data.sample_shape)))
+    return images_of(data.train, images)
 
 
 def describe_source(model: ModelRef, data: Data) -> CompressedModel:
@@ -116,4 +116,5 @@ def size_of(module: nn.Module, data: Data, weights: Path) -> Size:
 
 
 def accuracy_of(module: nn.Module, data: Data) -> Accuracy:
-    return Accuracy(evaluate(module, data.validation, data.classes), evaluate(module, data.test, data.classes))
+    task = task_of(data)
+    return Accuracy(*(evaluate(module, split, task)[task.primary] for split in (data.validation, data.test)))

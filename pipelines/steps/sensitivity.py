@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pipelines.data import Data, Split
+from pipelines.data import Data, Split, some
 from pipelines.errors import ConfigError
 from pipelines.steps.prune import example_batch
 
@@ -120,7 +120,7 @@ def measure_sensitivity(
 
 
 def _batches(split: Split, images: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    x, y = torch.from_numpy(split.x[:images]), torch.from_numpy(split.y[:images])
+    x, y = some(split, images)
     return list(zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True))
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pipelines.config import Data
 from pipelines.data.fashion_mnist import fashion_mnist
-from pipelines.steps.finetune import distillation_loss
+from pipelines.tasks import Classification
 from tests.bench.small_nets import NETS
 
 BATCH = 128
@@ -86,7 +86,9 @@ def train(
         loss = F.cross_entropy(logits, y[chosen])
         if teacher is not None:
             taught = torch.where(mirror[:, None], teacher.mirrored[chosen], teacher.plain[chosen])
-            loss = torch.lerp(loss, distillation_loss(logits, taught, teacher.temperature), teacher.weight)
+            loss = torch.lerp(
+                loss, Classification(10).distillation_loss(logits, taught, teacher.temperature), teacher.weight
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

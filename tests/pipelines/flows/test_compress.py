@@ -25,6 +25,7 @@ from pipelines.registry import Store
 from pipelines.steps.compare import Comparison
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.finetune import finetune
+from pipelines.tasks import task_of
 from tests.conftest import files_below, quick_config
 from tests.pipelines.flows.conftest import Flows
 
@@ -191,10 +192,10 @@ def test_our_loader_gives_a_module_that_trains_and_can_be_pruned_again(flows: Fl
     row = comparison.rows[1]
     module = _our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
     assert sum(p.numel() for p in module.parameters()) == row.params
-    assert evaluate(module, DATA.test, 10) == row.accuracy
+    assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == row.accuracy
     again = pc.prune(module, torch.from_numpy(DATA.train.x[:2]), pc.PruningSpec(ratio=0.3)).model
     assert sum(p.numel() for p in again.parameters()) < row.params
-    curve = finetune(module, DATA, Finetune(epochs=1), tmp_path)
+    curve = finetune(module, DATA, task_of(DATA), Finetune(epochs=1), tmp_path)
     assert curve[0].train_loss < 1
 
 
@@ -237,7 +238,7 @@ def test_a_version_can_be_compressed_again(flows: Flows, tmp_path: Path) -> None
     assert row.params < flows.first.comparison.rows[1].params
     assert comparison.rows[0].accuracy == flows.first.comparison.rows[1].accuracy
     module = _our_module(uri, "models:/digits-resnet/4", tmp_path)
-    assert evaluate(module, DATA.test, 10) == row.accuracy
+    assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == row.accuracy
     assert Store(uri).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
 
 

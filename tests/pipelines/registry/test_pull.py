@@ -14,6 +14,7 @@ from pipelines.architecture import load_module
 from pipelines.errors import SourceError
 from pipelines.models import digits_resnet
 from pipelines.registry import Store
+from pipelines.tasks import Classification
 
 TRUST = ("pipelines.models",)
 X = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
@@ -72,7 +73,7 @@ def test_the_demo_model_comes_back_trained(store: Store, tmp_path: Path) -> None
 
     source = registry.resolve(store, "models:/digits-resnet@champion")
     module = load_module(registry.fetch_model(store, source, tmp_path, trust=TRUST))
-    assert evaluate(module, load_data(Data()).test, 10) > 0.97
+    assert evaluate(module, load_data(Data()).test, Classification(10))["accuracy"] > 0.97
 
 
 def test_a_pickle_is_refused_unopened(store: Store, tmp_path: Path) -> None:

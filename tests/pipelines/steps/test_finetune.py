@@ -8,22 +8,23 @@ import torch
 from torch import nn
 
 from pipelines.config import Distillation, Finetune
-from pipelines.data import Data, Split
+from pipelines.data import ArraySplit, Data
 from pipelines.steps.evaluate import evaluate
-from pipelines.steps.finetune import Epoch, ShuffledBatches, Stopped, distillation_loss, finetune
+from pipelines.steps.finetune import Epoch, ShuffledBatches, Stopped, finetune
+from pipelines.tasks import Classification, task_of
 
 
-def blobs(images: int, seed: int) -> Split:
+def blobs(images: int, seed: int) -> ArraySplit:
     """Three well separated clouds of points."""
     rng = np.random.default_rng(seed)
     y = np.arange(images) % 3
     centres = np.array([[2.0, 0], [-2, 2], [-2, -2]])
-    return Split((centres[y] + rng.normal(size=(images, 2)) * 0.3).astype(np.float32), y)
+    return ArraySplit((centres[y] + rng.normal(size=(images, 2)) * 0.3).astype(np.float32), y)
 
 
 @pytest.fixture
 def data() -> Data:
-    return Data("blobs", 3, blobs(90, 0), blobs(30, 1), blobs(30, 2), "digest")
+    return Data("blobs", 3, blobs(90, 0), blobs(30, 1), blobs(30, 2), "digest", (2,))
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +48,11 @@ def options(**changes: Any) -> Finetune:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_training_learns_and_tells_how(data: Data, tmp_path: Path, optimizer: str) -> None:
     module, seen = net(), []
-    curve = finetune(module, data, options(optimizer=optimizer), tmp_path, on_epoch=seen.append)
+    curve = finetune(module, data, task_of(data), options(optimizer=optimizer), tmp_path, on_epoch=seen.append)
     assert [epoch.number for epoch in curve] == [1, 2, 3, 4, 5]
     assert list(curve) == seen
     assert curve[-1].train_loss < curve[0].train_loss / 2
-    assert evaluate(module, data.test, 3) == 1.0
+    assert evaluate(module, data.test, task_of(data)) == {"accuracy": 1.0}
     assert not module.training
 
 
@@ -59,21 +60,21 @@ def test_the_seed_fixes_the_result(data: Data, tmp_path: Path) -> None:
     curves: list[tuple[Epoch, ...]] = []
     for seed in (3, 3, 4):
         torch.manual_seed(torch.seed())  # the global state of others does not matter
-        curves.append(finetune(net(), data, options(seed=seed), tmp_path))
+        curves.append(finetune(net(), data, task_of(data), options(seed=seed), tmp_path))
     assert curves[0] == curves[1] != curves[2]
 
 
 def test_no_epochs_means_no_change(data: Data, tmp_path: Path) -> None:
     module = net()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    assert finetune(module, data, options(epochs=0), tmp_path) == ()
+    assert finetune(module, data, task_of(data), options(epochs=0), tmp_path) == ()
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 
 
 def test_an_order_to_stop_is_followed_within_a_batch(data: Data, tmp_path: Path) -> None:
     asked = iter([False, False, True])
     with pytest.raises(Stopped):
-        finetune(net(), data, options(epochs=1000), tmp_path, should_stop=lambda: next(asked))
+        finetune(net(), data, task_of(data), options(epochs=1000), tmp_path, should_stop=lambda: next(asked))
     assert next(asked, None) is None
 
 
@@ -81,7 +82,7 @@ def test_a_teacher_is_followed_and_left_alone(data: Data, tmp_path: Path) -> Non
     teacher, student = net(1), net(2)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     wanted = options(epochs=30, distillation=Distillation(weight=1.0, temperature=1.0))
-    finetune(student, data, wanted, tmp_path, teacher=teacher)
+    finetune(student, data, task_of(data), wanted, tmp_path, teacher=teacher)
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
     x = torch.from_numpy(data.test.x)
     answers = [nn.functional.softmax(module(x), dim=1).detach() for module in (student, teacher.eval())]
@@ -90,15 +91,15 @@ def test_a_teacher_is_followed_and_left_alone(data: Data, tmp_path: Path) -> Non
 
 def test_the_distillation_loss_is_zero_only_where_both_agree() -> None:
     logits = torch.tensor([[1.0, 2.0, 0.5], [0.0, 0.0, 3.0]], dtype=torch.float64)
-    assert distillation_loss(logits, logits + 7, 4.0) == pytest.approx(0, abs=1e-12)
+    assert Classification(2).distillation_loss(logits, logits + 7, 4.0) == pytest.approx(0, abs=1e-12)
     p, q = (torch.softmax(v / 4, dim=1) for v in (logits, logits.flip(1)))
     by_hand = float((q * (q / p).log()).sum() / 2 * 16)
-    assert distillation_loss(logits, logits.flip(1), 4.0) == pytest.approx(by_hand)
+    assert Classification(2).distillation_loss(logits, logits.flip(1), 4.0) == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(("images", "batches"), [(16, 1), (17, 1), (18, 2), (32, 2), (33, 2), (2, 1)])
 def test_no_batch_has_one_image(images: int, batches: int) -> None:
-    split = Split(np.arange(images, dtype=np.float32)[:, None], np.zeros(images, dtype=np.int64))
+    split = ArraySplit(np.arange(images, dtype=np.float32)[:, None], np.zeros(images, dtype=np.int64))
     shuffled = ShuffledBatches(split, 16, seed=0)
     sizes = [len(y) for _, y in shuffled]
     assert len(sizes) == len(shuffled) == batches
@@ -109,6 +110,6 @@ def test_no_batch_has_one_image(images: int, batches: int) -> None:
 
 def test_evaluate_counts_right_answers() -> None:
     module = nn.Identity().train()
-    split = Split(np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0]], np.array([0, 1, 2, 0, 1]))
-    assert evaluate(module, split, 4, batch_size=2) == pytest.approx(3 / 5)
+    split = ArraySplit(np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0]], np.array([0, 1, 2, 0, 1]))
+    assert evaluate(module, split, Classification(4)) == {"accuracy": pytest.approx(3 / 5)}
     assert not module.training

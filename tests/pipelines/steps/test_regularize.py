@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 import pruning_core as pc
 from pipelines.config import Finetune
-from pipelines.data import Data, Split
+from pipelines.data import ArraySplit, Data
 from pipelines.errors import ConfigError
 from pipelines.steps.finetune import finetune
 from pipelines.steps.regularize import Regularizer, bn_scale_l1, channel_norms, group_lasso, penalty_of
+from pipelines.tasks import task_of
 
 
 class Two(nn.Module):
@@ -135,11 +136,11 @@ def test_a_channel_at_zero_has_no_gradient_and_no_nan() -> None:
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def blobs(images: int, seed: int) -> Split:
+def blobs(images: int, seed: int) -> ArraySplit:
     rng = np.random.default_rng(seed)
     y = np.arange(images) % 3
     centres = np.array([[2.0, 0], [-2, 2], [-2, -2]])
-    return Split((centres[y] + rng.normal(size=(images, 2)) * 0.3).astype(np.float32), y)
+    return ArraySplit((centres[y] + rng.normal(size=(images, 2)) * 0.3).astype(np.float32), y)
 
 
 def gammas(model: nn.Module, _x: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ def slices(model: nn.Module, x: Tensor) -> Tensor:
 def test_training_with_a_penalty_shrinks_the_weakest_channels(
     tmp_path: Path, kind: str, sizes: Callable[[nn.Module, Tensor], Tensor], optimizer: str
 ) -> None:
-    data = Data("blobs", 3, blobs(90, 0), blobs(30, 1), blobs(30, 2), "digest")
+    data = Data("blobs", 3, blobs(90, 0), blobs(30, 1), blobs(30, 2), "digest", (2,))
     example = torch.from_numpy(data.train.x[:2])
     options = Finetune(epochs=30, learning_rate=0.02, batch_size=16, optimizer=optimizer)  # type: ignore[arg-type]
     found = []
@@ -163,7 +164,7 @@ def test_training_with_a_penalty_shrinks_the_weakest_channels(
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)).eval()
         callback = Regularizer(penalty_of(kind, module, example), weight)
-        curve = finetune(module, data, options, tmp_path, callbacks=[callback])
+        curve = finetune(module, data, task_of(data), options, tmp_path, callbacks=[callback])
         assert curve[-1].val_accuracy > 0.9
         found.append(sizes(module, example).sort().values)
     without, with_penalty = found

@@ -1,0 +1,29 @@
+"""`secateur compress`."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.app import app, out
+from pipelines.cli.options import Again
+from pipelines.cli.running import Prefect, run_flow, show
+
+
+@app.command()
+def compress(
+    config: Annotated[Path, typer.Argument(help="The recipe: a YAML file, see pipelines/recipes/digits.yaml.")],
+    again: Again = False,
+) -> None:
+    """Compress a registered model as CONFIG says and register what passes."""
+    with out.status("checking the configuration") if out.is_terminal else contextlib.nullcontext():
+        from pipelines.config import load_config
+
+        request = load_config(config)
+    with Prefect() as prefect:
+        prefect.start()  # meanwhile, the request is checked
+        comparison = run_flow(request, again, prefect)
+    show(comparison)
+    if comparison.failures:
+        raise typer.Exit(1)
