@@ -1,9 +1,11 @@
 """What the repair cannot mend: the damage of each channel of each group, comparable over the whole model.
 
-Inside a group, `criteria.elimination` says in which order the channels go. What the groups cost each other is measured
-where it counts, at the model's outputs: for several numbers of removed channels the repaired change of the consumers'
-weights is multiplied with the per-sample gradients of the outputs (a Gauss-Newton estimate of the squared change of
-the outputs, without labels). Where the model cannot be differentiated, the consumers' own relative errors stand in.
+Inside a group, `criteria.elimination` says in which order the channels go. Each kernel position of a consumer counts as
+an input there, as in the refit, up to a limit (`observe.moments`); of wider consumers each channel does. What the
+groups cost each other is measured where it counts, at the model's outputs: for several numbers of removed channels the
+repaired change of the consumers' weights is multiplied with the per-sample gradients of the outputs (a Gauss-Newton
+estimate of the squared change of the outputs, without labels). Where the model cannot be differentiated, the
+consumers' own relative errors stand in.
 """
 
 from __future__ import annotations
