@@ -1,7 +1,8 @@
-"""Gram matrices of the inputs of every layer, channel by channel, from one pass over the calibration data."""
+"""Gram matrices of the inputs of every layer from one pass over the calibration data, by channel or by kernel position."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +16,16 @@ from pruning_core.observe.tap import Tap, run_tapped
 from pruning_core.trace import Op, Trace
 
 ROWS = 32_768  # positions that are looked at per layer, spread evenly over the batches
+MAX_UNFOLDED = 1152  # inputs of a convolution with each kernel position counted; wider ones take seconds per group
 
 
-def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed: int = 0) -> dict[int, Gram]:
+def input_moments(
+    model: nn.Module, trace: Trace, calibration: Calibration, seed: int = 0, *, unfolded: bool = False
+) -> dict[int, Gram]:
     """Call -> Gram matrix [G, I + 1, I + 1] of its input channels at single positions, with a constant last.
 
-    Layers of more than MAX_INPUTS input channels are left out.
+    `unfolded`: of all that a convolution's kernel reads at once, [G, I T + 1, I T + 1] for T kernel positions, up to
+    MAX_UNFOLDED. Layers of more than MAX_INPUTS input channels are left out.
     `model` is a copy of the engine's own, in evaluation mode. Raises: ModelError for activations that are no numbers.
     """
     calls = {call.op.index: call for call in layer_calls(trace) if call.inputs <= MAX_INPUTS}
@@ -28,12 +33,18 @@ def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed
     batches = list(calibration)
     rng = generator(seed)
 
+    share = ROWS // len(batches) + 1
+
     def look(op: Op, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
         call = calls[op.index]
-        rows = channel_rows(call, call.input_of(args))
-        chosen = rows[:, sample_rows(rows.shape[1], ROWS // len(batches) + 1, rng)]
-        grams[op.index].add(chosen)
-        return run()
+        x, out = call.input_of(args), run()
+        if unfolded and _unfolds(call):
+            rows = sample_rows(out.numel() // out.shape[call.channel_axis], share, rng)
+            grams[op.index].add(call.input_rows(x, tuple(call.op.args[1].shape), call.groups, rows))
+        else:
+            by_channel = channel_rows(call, x)
+            grams[op.index].add(by_channel[:, sample_rows(by_channel.shape[1], share, rng)])
+        return out
 
     for batch in batches:
         run_tapped(model, batch.inputs, Tap(trace, calls, look))
@@ -45,6 +56,11 @@ def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed
                 "look at the calibration samples: they must be preprocessed as the model expects",
             )
     return {index: gram for index, gram in grams.items() if gram.rows}
+
+
+def _unfolds(call: LayerCall) -> bool:
+    """Not depthwise convolutions, among whose single inputs nothing is to be chosen."""
+    return call.kind == "conv" and call.inputs > 1 and call.inputs * math.prod(call.op.args[1].shape[2:]) <= MAX_UNFOLDED
 
 
 def channel_rows(call: LayerCall, x: Tensor) -> Tensor:
