@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pruning_core.calibration import Calibration, generator
 from pruning_core.errors import ModelError
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import MAX_INPUTS, Gram, sample_rows
+from pruning_core.observe.pieces import pieces
 from pruning_core.observe.tap import Tap, run_tapped
 from pruning_core.trace import Op, Trace
 
-ROWS = 32_768  # positions that are looked at per layer, spread evenly over the batches
+ROWS = 32_768  # positions that are looked at per layer, spread evenly over the samples
 
 
 def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed: int = 0) -> dict[int, Gram]:
@@ -25,17 +27,19 @@ def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed
     """
     calls = {call.op.index: call for call in layer_calls(trace) if call.inputs <= MAX_INPUTS}
     grams = {index: Gram() for index in calls}
-    batches = list(calibration)
+    batches = pieces(calibration, trace)
+    samples, size = sum(map(len, batches)), 0
     rng = generator(seed)
 
     def look(op: Op, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
         call = calls[op.index]
-        rows = channel_rows(call, call.input_of(args))
-        chosen = rows[:, sample_rows(rows.shape[1], ROWS // len(batches) + 1, rng)]
-        grams[op.index].add(chosen)
+        x = call.input_of(args)
+        count = x.numel() // x.shape[call.channel_axis]
+        grams[op.index].add(channel_rows(call, x, sample_rows(count, ROWS * size // samples + 1, rng)))
         return run()
 
     for batch in batches:
+        size = len(batch)
         run_tapped(model, batch.inputs, Tap(trace, calls, look))
     for index, gram in grams.items():
         if gram.rows and not bool(gram.xx.isfinite().all()):
@@ -47,7 +51,8 @@ def input_moments(model: nn.Module, trace: Trace, calibration: Calibration, seed
     return {index: gram for index, gram in grams.items() if gram.rows}
 
 
-def channel_rows(call: LayerCall, x: Tensor) -> Tensor:
-    """The input's channels at every position: [G, N, I]."""
-    flat = x.movedim(call.channel_axis, -1).flatten(0, -2)
-    return flat.reshape(len(flat), call.groups, -1).transpose(0, 1)
+def channel_rows(call: LayerCall, x: Tensor, rows: Tensor) -> Tensor:
+    """The input's channels at some positions, numbered as they lie: [G, N, I]."""
+    last = x.movedim(call.channel_axis, -1)
+    found = last[torch.unravel_index(rows, last.shape[:-1])]
+    return found.reshape(len(rows), call.groups, -1).transpose(0, 1)
