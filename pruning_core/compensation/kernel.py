@@ -33,7 +33,9 @@ class _Change:
 
 def regress_rows(learn: Rectified, check: Rectified, weight: Tensor, constant: Tensor | None, *, relu: bool) -> Solution:
     """What `regress` finds, from the rows themselves. weight [G, K, O], constant [G, 1, O]."""
-    center = learn.x.mean(dim=1, keepdim=True) if constant is not None else torch.zeros(1, 1, 1)
+    center = learn.x.mean(dim=1, keepdim=True, dtype=torch.float64)
+    if constant is None:
+        center = torch.zeros_like(center)
     inner, cross = _products(learn.x, learn.x, center), _products(check.x, learn.x, center)
     first, first_checked = _answers(learn.x, weight, constant), _answers(check.x, weight, constant)
     before, energy = _error(check, first_checked, relu), _error(check, None, relu)
@@ -55,11 +57,14 @@ def regress_rows(learn: Rectified, check: Rectified, weight: Tensor, constant: T
     after = _error(check, first_checked + change.on(cross), relu)
     if not after < before:
         return Solution(weight, float("inf"), before, before, energy)
-    shares = change.shares.float()
-    moved = weight + learn.x.transpose(1, 2) @ shares
+    moved, shift = [], change.constant
+    for x, start, middle in zip(_columns(learn.x), torch.split(weight, COLUMNS, dim=1), _columns(center), strict=True):
+        gained = x.double().transpose(1, 2) @ change.shares
+        moved.append(start + gained.float())
+        shift = shift - middle @ gained
     if constant is not None:
-        moved = torch.cat([moved, constant + change.constant.float() - center @ (moved - weight)], dim=1)
-    return Solution(moved, ridge, before, after, energy)
+        moved.append(constant + shift.float())
+    return Solution(torch.cat(moved, dim=1), ridge, before, after, energy)
 
 
 def _solve(factor: Tensor, gap: Tensor, constant: Tensor | None) -> _Change:
@@ -67,13 +72,15 @@ def _solve(factor: Tensor, gap: Tensor, constant: Tensor | None) -> _Change:
     return _Change(torch.cholesky_solve(gap - shift, factor), shift)
 
 
+def _columns(x: Tensor) -> list[Tensor]:
+    return [x[:, :, start : start + COLUMNS] for start in range(0, x.shape[2], COLUMNS)]
+
+
 def _products(a: Tensor, b: Tensor, center: Tensor) -> Tensor:
     """[G, M, N], double precision: single would round away what a small ridge holds back."""
     found = torch.zeros(a.shape[0], a.shape[1], b.shape[1], dtype=torch.float64)
-    for start in range(0, a.shape[2], COLUMNS):
-        part = slice(start, start + COLUMNS)
-        middle = center[:, :, part].double() if center.shape[2] > 1 else center.double()
-        found += (a[:, :, part].double() - middle) @ (b[:, :, part].double() - middle).transpose(1, 2)
+    for left, right, middle in zip(_columns(a), _columns(b), _columns(center), strict=True):
+        found += (left.double() - middle) @ (right.double() - middle).transpose(1, 2)
     return found
 
 

@@ -110,6 +110,7 @@ class Run:
         while self._at < call:
             if self._at - 1 in self.held:  # an in-place call may follow, and nobody has looked at it yet
                 self.held[self._at - 1] = self.held[self._at - 1].clone()
+                self._note(self.held[self._at - 1])
             self._go.release()
             self._stopped.acquire()
             while self._kernel is not None:

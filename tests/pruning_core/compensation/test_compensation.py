@@ -203,13 +203,13 @@ def test_a_layer_of_very_many_inputs_is_mended_without_its_gram_matrix(monkeypat
 
     plain_add = Gram.add
     monkeypatch.setattr(Gram, "add", add)
-    data = torch.randn(200, 3, 16, 16)
+    data = (torch.randn(200, 12) @ torch.randn(12, 768)).reshape(200, 3, 16, 16)  # images have few degrees of freedom
     result = pc.prune(wide, data[:2], pc.PruningSpec(ratio=0.5), data)
     assert result.report.after.params < 0.6 * result.report.before.params
     assert largest < 1000
     repair = next(repair for repair in result.report.repairs if repair.layer == "4.weight")
     assert repair.rows == 200
-    assert repair.error_after < repair.error_before
+    assert repair.error_after < 0.5 * repair.error_before
 
 
 def test_damages_do_not_depend_on_how_often_the_data_is_repeated(net: Net) -> None:
