@@ -34,7 +34,7 @@ ROWS_PER_INPUT = 24  # of a regression
 MIN_ROWS = 65_536
 MAX_BYTES = 2**28  # of the rows that are held at once
 MEMORY = 5 * 2**27  # bytes of a layer's rows and matrices, and of the runs that they are taken from
-MATRICES = 5  # of a layer that are alive at once: two sums, a sum with its ridge, two of its factors
+MATRICES = 4  # of a layer that are alive at once: two sums, one with its ridge, its factor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,31 +49,40 @@ def regress(
     """
     size = start.shape[1]
     gram, gap = learn.xx[:, :size, :size], learn.xy[:, :size] - learn.xx[:, :size, :size] @ start
-    best: tuple[float, float, Tensor, Tensor] | None = None
+    best: tuple[float, float, Tensor] | None = None
     for ridge in RIDGES:
-        ridged = gram.clone()
-        ridged.diagonal(dim1=1, dim2=2).add_(_ridge(learn, size, ridge))
-        factor, failed = torch.linalg.cholesky_ex(ridged)
-        del ridged
-        if bool(failed.any()):
+        factor = _factor(gram, _ridge(learn, size, ridge))
+        if factor is None:
             continue
         weight = start + torch.cholesky_solve(gap, factor)
+        del factor  # the largest that there is
         error = squared_error(check, weight)
         if best is None or error < best[0]:
-            best = (error, ridge, weight, factor)
+            best = (error, ridge, weight)
     before = _rectified_error(held, start) if held else squared_error(check, start)
     energy = _rectified_error(held, None) if held else float(check.yy.sum())
     if best is None:
         return Solution(start, float("inf"), before, before, energy)
-    after, ridge, weight, factor = best
-    for _ in range(ROUNDS if rectified else 0):
-        cross = sum((_cross(rows, weight) for rows in rectified), torch.zeros_like(start))
-        weight = start + torch.cholesky_solve(cross - gram @ start, factor)
+    after, ridge, weight = best
+    if rectified:
+        factor = _factor(gram, _ridge(learn, size, ridge))
+        assert factor is not None
+        for _ in range(ROUNDS):
+            cross = sum((_cross(rows, weight) for rows in rectified), torch.zeros_like(start))
+            weight = start + torch.cholesky_solve(cross - gram @ start, factor)
     if held:
         after = _rectified_error(held, weight)
     if not after < before:
         return Solution(start, float("inf"), before, before, energy)
     return Solution(weight, ridge, before, after, energy)
+
+
+def _factor(gram: Tensor, ridge: Tensor) -> Tensor | None:
+    """The Cholesky factor of the matrix with `ridge` [G, size] on its diagonal; None where rounding leaves none."""
+    ridged = gram.clone()
+    ridged.diagonal(dim1=1, dim2=2).add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(ridged)
+    return None if bool(failed.any()) else factor
 
 
 def _ridge(learn: Gram, size: int, ridge: float) -> Tensor:
