@@ -65,6 +65,7 @@ bench-accuracy: $(BENCHED) ## accuracy after pruning, side by side with Torch-Pr
 
 bench-engine: $(BENCHED) ## seconds and memory of the engine, side by side with the peers
 	@$(BENCH)/bin/python -m tests.bench.engine_speed
+	@$(BENCH)/bin/python -m tests.bench.compensation_cost
 
 clean: ## remove what the demo made (the environment stays)
 	rm -rf .secateur .cache
