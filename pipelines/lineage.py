@@ -1,5 +1,10 @@
 """Every tag, metric, parameter and artifact name that we write, in one place."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.records import Condition
+
 # run tags
 KIND = "compression.kind"  # parent | baseline | candidate
 SOURCE = "compression.source"
@@ -70,3 +75,8 @@ ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory, kwargs, p
 def of_validation(metric: str) -> str:
     """A metric's name for the validation split, which the gate looks at."""
     return f"val_{metric}"
+
+
+def condition_name(condition: "Condition") -> str:
+    """What stands behind the slash in `latency_p50_ms/compile-cpu-batch64-threads1`."""
+    return f"{condition.engine}-{condition.device}-batch{condition.batch_size}-threads{condition.threads}"

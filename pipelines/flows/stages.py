@@ -28,7 +28,7 @@ from pipelines.records import CompressedModel, Latency, Scores
 from pipelines.registry import Runs, SourceVersion, Store
 from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
-from pipelines.steps.evaluate import Evaluations, assess_all, remembered, save_evaluations
+from pipelines.steps.evaluate import Evaluations, assess_all, load_evaluation, remembered, save_evaluations
 from pipelines.steps.evaluate.score import score
 from pipelines.steps.finetune import Epoch, finetune
 from pipelines.steps.measure import measure, missing_package
@@ -235,25 +235,43 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     folder = Path(job.folder) / "export" / run_id
     files = folder / "artifacts"
     files.mkdir(parents=True, exist_ok=True)
-    measured = dataclasses.asdict(latency)
-    (files / lineage.LATENCY_SAMPLES).write_text(json.dumps(measured), encoding="utf-8")
+    _write_details(job, model, latency, files)
     if not is_source:
         plan = Path(model.model.plans[-1])
         (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
         (files / lineage.REPAIRS_FILE).write_bytes(plan.with_name(REPAIRS).read_bytes())
     registry.log_files(job.store, run_id, files)
     if is_source or not row.passed:
-        registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
+        model_id = job.source.model_id if is_source else None
+        registry.log_result(job.store, run_id, row, model_id, job.data, latency.timings[1:])
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
     exported = registry.export_model(job.store, export, folder)
-    registry.log_result(job.store, run_id, row, exported.model_id, job.data)
+    registry.check_stored_weights(job.store, exported, row.weights_digest, f"{row.title}, run {run_id}")
+    registry.log_result(job.store, run_id, row, exported.model_id, job.data, latency.timings[1:])
     tags = report.version_tags(row, job.source.version)
     text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
     version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
     return dataclasses.replace(row, version=version)
+
+
+def _write_details(job: Job, model: CompressedModel, latency: Latency, files: Path) -> None:
+    """How the model was judged and timed, and what each layer costs. Raises CandidateError for two sets of weights."""
+    scores = model.scores
+    assert scores is not None, model.title
+    assert scores.folder is not None, model.title
+    if latency.weights_digest != scores.weights_digest:
+        raise CandidateError(
+            f"other weights were timed ({latency.weights_digest}) than were evaluated ({scores.weights_digest})",
+            model.title,
+            "let nothing write into the data folder while a flow runs, and run it again",
+        )
+    report.write_evaluation(files, model.title, job.task, scores, load_evaluation(Path(scores.folder), "test"))
+    report.write_latency(files, latency)
+    layers = pc.inspect(load_module(model.model), example_batch(job.data, images=1)).to_pandas()
+    layers.to_csv(files / lineage.LAYERS_CSV, index=False)
 
 
 def publish(job: Job, runs: Runs, comparison: Comparison) -> None:

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from pipelines import lineage
 from pipelines.data import Data
 from pipelines.errors import is_interrupt
-from pipelines.records import Score
+from pipelines.records import Score, Timing
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
@@ -117,8 +117,13 @@ def log_training(store: Store, run_id: str, params: Mapping[str, object], curve:
         store.client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in params.items()])
 
 
-def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: Data) -> None:
-    """The final numbers, linked to the model and the data they were taken with; the same names for every row."""
+def log_result(
+    store: Store, run_id: str, row: Row, model_id: str | None, data: Data, other_timings: Sequence[Timing] = ()
+) -> None:
+    """The final numbers, linked to the model and the data they were taken with; the same names for every row.
+
+    `other_timings`: of further engines, batch sizes and numbers of threads.
+    """
     now = _now()
     validation = {lineage.of_validation(name): number for name, number in _numbers(row.metric, row.validation).items()}
     numbers: dict[str, float | None] = {
@@ -146,6 +151,13 @@ def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: 
     }
     if row.latency_predicted_ms is not None and row.speedup_predicted is not None:
         numbers |= {lineage.LATENCY_PREDICTED: row.latency_predicted_ms, lineage.SPEEDUP_PREDICTED: row.speedup_predicted}
+    for timing in other_timings:
+        condition = lineage.condition_name(timing.condition)
+        numbers |= {
+            f"{lineage.LATENCY_P50}/{condition}": timing.p50_ms,
+            f"{lineage.LATENCY_P99}/{condition}": timing.p99_ms,
+            f"{lineage.SPEEDUP}/{condition}": timing.speedup,
+        }
     metrics = [
         Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id)
         for key, value in numbers.items()
