@@ -1,6 +1,6 @@
 """A detector's task as a user would write it: `task: my_package.detection:Detection` in a recipe.
 
-torchmetrics' own MeanAveragePrecision needs torchvision and pycocotools; where they are, it takes the place of the metric here.
+torchmetrics' MeanAveragePrecision wants torchvision and pycocotools; without them, the metric is a few lines.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from pipelines.tasks import Task
 
 
 class Detection(Task):
-    """Outputs [N, Q, 5]: Q boxes x1 y1 x2 y2 and the logit that they hold an object; targets [N, M, 5]: boxes, 1 or 0 = padding.
+    """Outputs [N, Q, 5]: Q boxes x1 y1 x2 y2 and the logit that they hold an object; targets [N, M, 5]: boxes and 1, or 0s.
 
     Query q answers for object q. The primary metric is the average precision at IoU 0.5.
     """

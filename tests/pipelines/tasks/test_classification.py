@@ -57,7 +57,9 @@ def test_summands_give_the_metric() -> None:
     torch.testing.assert_close(kept["loss"].mean(), TASK.loss(LOGITS, TARGET))
 
 
-@pytest.mark.parametrize("output", [torch.zeros(4, 2), torch.zeros(4, 3, 2), {"logits": LOGITS}], ids=["few", "axes", "dict"])
+@pytest.mark.parametrize(
+    "output", [torch.zeros(4, 2), torch.zeros(4, 3, 2), {"logits": LOGITS}], ids=["few", "axes", "dict"]
+)
 def test_no_classifier(output: Tensor | dict[str, Tensor]) -> None:
     assert "not one logit per class" in str(TASK.mismatch(output, TARGET))
     assert TASK.mismatch(LOGITS, TARGET) is None
