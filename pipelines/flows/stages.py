@@ -15,21 +15,24 @@ from torch import nn
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
-from pipelines.architecture import ModelRef, load_module, save_weights
+from pipelines.architecture import ModelRef, load_module, save_weights, weights_digest
 from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
 from pipelines.config import Measure as MeasureSection
-from pipelines.data import Data, images_of, load_data
+from pipelines.data import Data, images_of, load_data, some
 from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.evaluations import evaluation_folder
 from pipelines.latencies import keep, latency_table
-from pipelines.records import CompressedModel, Latency
+from pipelines.records import CompressedModel, Latency, Scores
 from pipelines.registry import Runs, SourceVersion, Store
 from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
+from pipelines.steps.evaluate import Evaluations, assess_all, load_evaluation, remembered, save_evaluations
+from pipelines.steps.evaluate.score import score
 from pipelines.steps.finetune import Epoch, finetune
-from pipelines.steps.measure import measure
-from pipelines.steps.prune import REPAIRS, Request, accuracy_of, describe_source, example_batch, prune
+from pipelines.steps.measure import measure, missing_package
+from pipelines.steps.prune import REPAIRS, Request, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 from pipelines.tasks import Task, task_of
@@ -54,7 +57,7 @@ class Job:
 
     @property
     def task(self) -> Task:
-        return task_of(self.data)
+        return task_of(self.data, self.config.task, self.config.source.trust)
 
     @property
     def store(self) -> Store:
@@ -72,7 +75,9 @@ def _data(section: DataSection) -> Data:
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
+    _check_engines(config.measure)
     data = _data(config.data)
+    task = task_of(data, config.task, config.source.trust)
     store = registry.open_store(config.tracking.uri)
     source = registry.resolve(store, config.source.model)
     if source.artifact_location:
@@ -81,7 +86,7 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     model = registry.fetch_model(
         store, source, folder / "source", trust=trust.trust, factory=trust.factory, kwargs=trust.kwargs
     )
-    check_data_fits(model, data)
+    check_data_fits(model, data, task)
     _check_candidates(config, model, data)
     penalty_of(config.finetune.regularization.kind, load_module(model), example_batch(data))
     return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
@@ -129,7 +134,29 @@ def earlier_result(job: Job) -> Comparison | None:
 
 
 def evaluate_source(job: Job) -> CompressedModel:
-    return describe_source(job.model, job.data)
+    own, folder = _source_evaluations(job)
+    return describe_source(job.model, job.data, _scores(job, own, own, _digest(job.model), folder))
+
+
+def _source_evaluations(job: Job) -> tuple[Evaluations, Path]:
+    """The source is evaluated once, whichever task or flow asks first."""
+    folder = evaluation_folder(job.source.uri, _digest(job.model), job.data.digest, job.task)
+    batch_size = job.config.evaluate.batch_size
+    return remembered(folder, lambda: assess_all(load_module(job.model), job.data, job.task, batch_size)), folder
+
+
+def _digest(model: ModelRef) -> str:
+    return weights_digest(load_module(model).state_dict())
+
+
+def _scores(job: Job, own: Evaluations, source: Evaluations, digest: str, folder: Path) -> Scores:
+    options = job.config.evaluate
+    return Scores(
+        validation=score(job.task, own.validation, source.validation, options),
+        test=score(job.task, own.test, source.test, options),
+        weights_digest=digest,
+        folder=str(folder),
+    )
 
 
 def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: Callable[[], bool]) -> Job:
@@ -156,7 +183,7 @@ def prune_candidate(job: Job, candidate: Candidate, should_stop: Callable[[], bo
     latencies = _latencies(job.config.measure, candidate)
     calibration = calibration_of(job.data, job.config.calibration)
     folder = job.folder_of(candidate.title)
-    pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies, should_stop)
+    pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies, should_stop, job.task)
     if latencies is not None:
         keep(latencies)
     return pruned
@@ -190,7 +217,10 @@ def finetune_candidate(
     }
     registry.log_training(job.store, runs.of(pruned.title), params, curve)
     model = dataclasses.replace(pruned.model, weights=str(weights))
-    return dataclasses.replace(pruned, model=model, accuracy=accuracy_of(module, job.data), curve=curve)
+    own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
+    kept = save_evaluations(own, folder / "evaluation")
+    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(module.state_dict()), kept)
+    return dataclasses.replace(pruned, model=model, scores=scores, curve=curve)
 
 
 def measure_latency(job: Job, models: Sequence[CompressedModel]) -> list[Latency]:
@@ -205,25 +235,43 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     folder = Path(job.folder) / "export" / run_id
     files = folder / "artifacts"
     files.mkdir(parents=True, exist_ok=True)
-    measured = {"conditions": dict(latency.conditions), "samples_ms": latency.samples_ms}
-    (files / lineage.LATENCY_SAMPLES).write_text(json.dumps(measured), encoding="utf-8")
+    _write_details(job, model, latency, files)
     if not is_source:
         plan = Path(model.model.plans[-1])
         (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
         (files / lineage.REPAIRS_FILE).write_bytes(plan.with_name(REPAIRS).read_bytes())
     registry.log_files(job.store, run_id, files)
     if is_source or not row.passed:
-        registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
+        model_id = job.source.model_id if is_source else None
+        registry.log_result(job.store, run_id, row, model_id, job.data, latency.timings[1:])
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
     exported = registry.export_model(job.store, export, folder)
-    registry.log_result(job.store, run_id, row, exported.model_id, job.data)
+    registry.check_stored_weights(job.store, exported, row.weights_digest, f"{row.title}, run {run_id}")
+    registry.log_result(job.store, run_id, row, exported.model_id, job.data, latency.timings[1:])
     tags = report.version_tags(row, job.source.version)
     text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
     version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
     return dataclasses.replace(row, version=version)
+
+
+def _write_details(job: Job, model: CompressedModel, latency: Latency, files: Path) -> None:
+    """How the model was judged and timed, and what each layer costs. Raises CandidateError for two sets of weights."""
+    scores = model.scores
+    assert scores is not None, model.title
+    assert scores.folder is not None, model.title
+    if latency.weights_digest != scores.weights_digest:
+        raise CandidateError(
+            f"other weights were timed ({latency.weights_digest}) than were evaluated ({scores.weights_digest})",
+            model.title,
+            "let nothing write into the data folder while a flow runs, and run it again",
+        )
+    report.write_evaluation(files, model.title, job.task, scores, load_evaluation(Path(scores.folder), "test"))
+    report.write_latency(files, latency)
+    layers = pc.inspect(load_module(model.model), example_batch(job.data, images=1)).to_pandas()
+    layers.to_csv(files / lineage.LAYERS_CSV, index=False)
 
 
 def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
@@ -248,21 +296,28 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
     return CandidateError(f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story")
 
 
-def check_data_fits(model: ModelRef, data: Data) -> None:
-    """Raises DataError unless the model answers one logit per class of these images."""
+def check_data_fits(model: ModelRef, data: Data, task: Task | None = None) -> None:
+    """Raises DataError unless the model's answer to these samples can be judged by their targets."""
     where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
+    task = task or task_of(data)
+    x, target = some(data.train, 2)
     try:
         with torch.inference_mode():
-            answer = load_module(model)(example_batch(data))
+            answer = load_module(model)(x)
     except RuntimeError as exc:
         raise DataError(f"the model cannot take these images: {exc}", where, "name the data the model was made for") from exc
-    if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[1] < data.classes:
-        shape = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-        raise DataError(
-            f"the model answers {shape}, not one logit per class",
-            where,
-            "name a classifier, and the data it was made for",
-        )
+    if problem := task.mismatch(answer, target):
+        fix = f"name a model for {type(task).__name__.lower()}, and the data it was made for; or another task"
+        raise DataError(problem, where, fix)
+
+
+def _check_engines(measure: MeasureSection) -> None:
+    """Raises ConfigError where an engine or a device that is to be measured is not there."""
+    for engine in measure.engines:
+        if package := missing_package(engine):
+            raise ConfigError(f"{engine!r} needs {package}", "measure.engines", "pip install secateur[onnx]")
+    if measure.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("torch finds no CUDA device here", "measure.device", "use cpu, or a machine with one")
 
 
 def _check_candidates(config: CompressConfig, model: ModelRef, data: Data) -> None:
@@ -301,7 +356,7 @@ def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable
 
 def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
     recipe = config.model_dump(
-        mode="json", include={"calibration", "candidates", "finetune", "measure", "gate", "registration"}
+        mode="json", include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "gate", "registration"}
     )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

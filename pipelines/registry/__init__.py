@@ -1,5 +1,6 @@
 """The one door to MLflow: nothing outside this package imports it."""
 
+from pipelines.registry.digest import check_stored_weights
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
@@ -22,6 +23,7 @@ __all__ = [
     "Runs",
     "SourceVersion",
     "Store",
+    "check_stored_weights",
     "check_writable",
     "create_store",
     "create_version",

@@ -1,17 +1,22 @@
 """What a person sees of a comparison: table, plot, Markdown. Pure functions of the rows."""
 
+from pipelines.report.confusion import confusion_picture
+from pipelines.report.files import latency_table, write_evaluation, write_latency
 from pipelines.report.plot import accuracy_latency_plot
 from pipelines.report.recommendation import recommendation_yaml
 from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
 from pipelines.report.table import COLUMNS, to_frame, to_markdown, to_rich
-from pipelines.report.text import calibration_note, describe_parent, describe_version, version_tags
+from pipelines.report.text import calibration_note, describe_parent, describe_version, noise_note, version_tags
 
 __all__ = [
     "COLUMNS",
     "accuracy_latency_plot",
     "calibration_note",
+    "confusion_picture",
     "describe_parent",
     "describe_version",
+    "latency_table",
+    "noise_note",
     "recommendation_yaml",
     "sensitivity_heat_map",
     "sensitivity_table",
@@ -19,4 +24,6 @@ __all__ = [
     "to_markdown",
     "to_rich",
     "version_tags",
+    "write_evaluation",
+    "write_latency",
 ]
