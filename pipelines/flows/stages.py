@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,18 @@ class Job:
         return Path(self.folder) / f"candidate-{number}"
 
 
-@functools.lru_cache(maxsize=2)
 def _data(section: DataSection) -> Data:
-    return load_data(section)
+    """Read once, whoever asks and however many ask at once."""
+    with _reading:
+        return _data_of(section.model_dump_json())
+
+
+@functools.lru_cache(maxsize=2)
+def _data_of(section: str) -> Data:
+    return load_data(DataSection.model_validate_json(section))
+
+
+_reading = threading.Lock()
 
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
@@ -298,7 +308,8 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
 
 def check_data_fits(model: ModelRef, data: Data, task: Task | None = None) -> None:
     """Raises DataError unless the model's answer to these samples can be judged by their targets."""
-    where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
+    kind = f"{data.classes} classes" if data.classes else "numbers to predict"
+    where = f"data set {data.name!r}, inputs {list(data.sample_shape)}, {kind}, targets {list(data.target_shape)}"
     task = task or task_of(data)
     x, target = some(data.train, 2)
     try:
