@@ -45,6 +45,7 @@ COMPARISON_CSV = "comparison.csv"
 COMPARISON_TABLE = "comparison_table.json"
 COMPARISON_JSON = "comparison.json"
 PLOT_FILE = "accuracy_latency.png"
+REPORT_FILE = "report.html"  # needs no server and no network
 LATENCY_SAMPLES = "latency_samples_ms.json"
 
 # what is stored with a model, beside MLflow's own files

@@ -29,7 +29,7 @@ from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.finetune import Epoch, finetune
 from pipelines.steps.measure import measure
-from pipelines.steps.prune import REPAIRS, Request, accuracy_of, describe_source, example_batch, prune
+from pipelines.steps.prune import PLAN, REPAIRS, Request, accuracy_of, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 from pipelines.tasks import Task, task_of
@@ -236,11 +236,20 @@ def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
     (files / lineage.COMPARISON_JSON).write_text(as_json, encoding="utf-8")
     (files / lineage.CONFIG_FILE).write_text(job.config.to_yaml(), encoding="utf-8")
     report.accuracy_latency_plot(comparison, files / lineage.PLOT_FILE)
+    (files / lineage.REPORT_FILE).write_text(report.html_report(comparison, _widths(job, comparison)), encoding="utf-8")
     note = report.describe_parent(comparison, job.source.name)
     registry.log_files(job.store, runs.parent, files, table, note)
+    registry.publish_dashboard(job.store, job.source.name, runs.experiment_id)
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is not None and best.version is not None:
         registry.move_alias(job.store, job.source.name, job.config.registration.alias, best.version)
+
+
+def _widths(job: Job, comparison: Comparison) -> dict[str, list[report.Width]]:
+    """Group by group, of every candidate whose plan is there."""
+    plans = {row.title: job.folder_of(row.title) / PLAN for row in comparison.rows[1:]}
+    cuts = {title: pc.PruningPlan.from_json(plan.read_text("utf-8")).cuts for title, plan in plans.items() if plan.exists()}
+    return {title: [report.Width(c.group, c.width, len(c.keep)) for c in of_it] for title, of_it in cuts.items()}
 
 
 def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:

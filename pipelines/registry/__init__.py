@@ -14,6 +14,7 @@ from pipelines.registry.runs import (
     open_training,
 )
 from pipelines.registry.store import Store, check_writable, create_store, open_store
+from pipelines.registry.views import experiments_with_compressions, publish_dashboard
 
 __all__ = [
     "CandidateRun",
@@ -25,6 +26,7 @@ __all__ = [
     "check_writable",
     "create_store",
     "create_version",
+    "experiments_with_compressions",
     "export_model",
     "fail_run",
     "fetch_model",
@@ -37,6 +39,7 @@ __all__ = [
     "open_runs",
     "open_store",
     "open_training",
+    "publish_dashboard",
     "register_first",
     "resolve",
 ]

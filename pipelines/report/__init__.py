@@ -1,5 +1,6 @@
 """What a person sees of a comparison: table, plot, Markdown. Pure functions of the rows."""
 
+from pipelines.report.html import Width, html_report, pareto_front
 from pipelines.report.plot import accuracy_latency_plot
 from pipelines.report.recommendation import recommendation_yaml
 from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
@@ -8,10 +9,13 @@ from pipelines.report.text import calibration_note, describe_parent, describe_ve
 
 __all__ = [
     "COLUMNS",
+    "Width",
     "accuracy_latency_plot",
     "calibration_note",
     "describe_parent",
     "describe_version",
+    "html_report",
+    "pareto_front",
     "recommendation_yaml",
     "sensitivity_heat_map",
     "sensitivity_table",
