@@ -60,6 +60,7 @@ COMPARISON_CSV = "comparison.csv"
 COMPARISON_TABLE = "comparison_table.json"
 COMPARISON_JSON = "comparison.json"
 PLOT_FILE = "accuracy_latency.png"
+REPORT_FILE = "report.html"  # needs no server and no network
 LATENCY_SAMPLES = "latency_samples_ms.json"
 LATENCY_CSV = "latency.csv"  # a line per engine, batch size and number of threads
 LAYERS_CSV = "layers.csv"  # width, parameters and MACs of each layer

@@ -33,11 +33,12 @@ from pipelines.steps.evaluate import Evaluations, assess_all, load_evaluation, r
 from pipelines.steps.evaluate.score import score
 from pipelines.steps.finetune import Epoch, finetune
 from pipelines.steps.measure import measure, missing_package
-from pipelines.steps.prune import REPAIRS, Request, describe_source, example_batch, prune
+from pipelines.steps.prune import PLAN, REPAIRS, Request, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 from pipelines.tasks import Task, task_of
 
+EVALUATION = "evaluation"  # of a candidate, in its folder
 EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
 
 
@@ -228,7 +229,7 @@ def finetune_candidate(
     registry.log_training(job.store, runs.of(pruned.title), params, curve)
     model = dataclasses.replace(pruned.model, weights=str(weights))
     own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
-    kept = save_evaluations(own, folder / "evaluation")
+    kept = save_evaluations(own, folder / EVALUATION)
     scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(module.state_dict()), kept)
     return dataclasses.replace(pruned, model=model, scores=scores, curve=curve)
 
@@ -294,11 +295,32 @@ def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
     (files / lineage.COMPARISON_JSON).write_text(as_json, encoding="utf-8")
     (files / lineage.CONFIG_FILE).write_text(job.config.to_yaml(), encoding="utf-8")
     report.accuracy_latency_plot(comparison, files / lineage.PLOT_FILE)
+    page = report.html_report(comparison, _widths(job, comparison), _confusions(job, comparison))
+    (files / lineage.REPORT_FILE).write_text(page, encoding="utf-8")
     note = report.describe_parent(comparison, job.source.name)
     registry.log_files(job.store, runs.parent, files, table, note)
+    registry.publish_dashboard(job.store, job.source.name, runs.experiment_id)
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is not None and best.version is not None:
         registry.move_alias(job.store, job.source.name, job.config.registration.alias, best.version)
+
+
+def _widths(job: Job, comparison: Comparison) -> dict[str, list[report.Width]]:
+    """Group by group, of every candidate whose plan is there."""
+    plans = {row.title: job.folder_of(row.title) / PLAN for row in comparison.rows[1:]}
+    cuts = {title: pc.PruningPlan.from_json(plan.read_text("utf-8")).cuts for title, plan in plans.items() if plan.exists()}
+    return {title: [report.Width(c.group, c.width, len(c.keep)) for c in of_it] for title, of_it in cuts.items()}
+
+
+def _confusions(job: Job, comparison: Comparison) -> report.Confusions | None:
+    """Of the best candidate and the source, where the task tells classes apart."""
+    if comparison.challenger is None:
+        return None
+    folders = _source_evaluations(job)[1], job.folder_of(comparison.challenger) / EVALUATION
+    source, candidate = (job.task.confusion(load_evaluation(folder, "test").kept) for folder in folders)
+    if source is None or candidate is None:
+        return None
+    return report.Confusions(comparison.challenger, source, candidate)
 
 
 def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:

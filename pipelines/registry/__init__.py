@@ -15,6 +15,7 @@ from pipelines.registry.runs import (
     open_training,
 )
 from pipelines.registry.store import Store, check_writable, create_store, open_store
+from pipelines.registry.views import experiments_with_compressions, publish_dashboard
 
 __all__ = [
     "CandidateRun",
@@ -27,6 +28,7 @@ __all__ = [
     "check_writable",
     "create_store",
     "create_version",
+    "experiments_with_compressions",
     "export_model",
     "fail_run",
     "fetch_model",
@@ -39,6 +41,7 @@ __all__ = [
     "open_runs",
     "open_store",
     "open_training",
+    "publish_dashboard",
     "register_first",
     "resolve",
 ]

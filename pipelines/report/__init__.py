@@ -2,6 +2,7 @@
 
 from pipelines.report.confusion import confusion_picture
 from pipelines.report.files import latency_table, write_evaluation, write_latency
+from pipelines.report.html import Confusions, Width, html_report, pareto_front
 from pipelines.report.plot import accuracy_latency_plot
 from pipelines.report.recommendation import recommendation_yaml
 from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
@@ -10,13 +11,17 @@ from pipelines.report.text import calibration_note, describe_parent, describe_ve
 
 __all__ = [
     "COLUMNS",
+    "Confusions",
+    "Width",
     "accuracy_latency_plot",
     "calibration_note",
     "confusion_picture",
     "describe_parent",
     "describe_version",
+    "html_report",
     "latency_table",
     "noise_note",
+    "pareto_front",
     "recommendation_yaml",
     "sensitivity_heat_map",
     "sensitivity_table",

@@ -58,8 +58,15 @@ def test_summands_give_the_metric() -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [torch.zeros(4, 2), torch.zeros(4, 3, 2), {"logits": LOGITS}], ids=["few", "axes", "dict"]
+    ("output", "words"),
+    [
+        (torch.zeros(4, 2), "knows 2 classes, the data set has 3"),
+        (torch.zeros(4, 9), "set data.classes to 9"),
+        (torch.zeros(4, 3, 2), "not one logit per class"),
+        ({"logits": LOGITS}, "a dict, not a tensor"),
+    ],
+    ids=["few", "many", "axes", "dict"],
 )
-def test_no_classifier(output: Tensor | dict[str, Tensor]) -> None:
-    assert "not one logit per class" in str(TASK.mismatch(output, TARGET))
+def test_no_classifier(output: Tensor | dict[str, Tensor], words: str) -> None:
+    assert words in str(TASK.mismatch(output, TARGET))
     assert TASK.mismatch(LOGITS, TARGET) is None
