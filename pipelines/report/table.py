@@ -62,14 +62,14 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
 
 # the same in the width of a terminal: a factor, an interval or a verdict stands below its number
 NARROW: Mapping[str, Callable[[Row], str]] = {
-    "model": lambda row: "\n".join(textwrap.wrap(row.title, 18)),  # breaks after hyphens
+    "model": lambda row: "\n".join(textwrap.wrap(row.title, 16)),  # breaks after hyphens
     "params": lambda row: _below(_count(row.params), row.params_factor),
     "MACs": lambda row: _below(_count(row.macs), row.macs_factor),
     "cut": COLUMNS["cut"],
     "compen-\nsated": COLUMNS["compensated"],
     "fine-\ntuned": COLUMNS["fine-tuned"],
     "drop": lambda row: drop_cell(row).replace(" ", "\n"),
-    "latency\np50": lambda row: _latency(row).replace(" (", "\n").replace(", ", "\n").rstrip(")"),
+    "latency\np50": lambda row: _latency(row).replace(" (", "\n").replace(", ", "\n").replace(" to ", "-").rstrip(")"),
     "registered": COLUMNS["registered"],
 }
 
@@ -95,7 +95,7 @@ def to_rich(comparison: Comparison) -> Table:
         style = "bold" if row.title == comparison.challenger else ""
         table.add_row(*(cell(row) for cell in NARROW.values()), style=style)
     for failure in comparison.failures:
-        title = "\n".join(textwrap.wrap(failure.title, 18))
+        title = "\n".join(textwrap.wrap(failure.title, 16))
         table.add_row(title, *[""] * (len(NARROW) - 2), f"failed: {failure.reason}", style="red")
     return table
 

@@ -3,8 +3,8 @@
 from pipelines.steps.compare import Row
 
 NOTE_ON_DROPS = (
-    "A drop is of the test split against the source, on the same samples; it is real where a paired test finds less than "
-    "a 5% chance that it is noise (McNemar's where samples are right or wrong, else a paired bootstrap)."
+    "A drop is of the test split against the source, on the same samples; `real` where a paired test finds it to be more "
+    "than noise (McNemar's where samples are right or wrong, else a paired bootstrap)."
 )
 NAMES = {"miou": "mIoU", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 

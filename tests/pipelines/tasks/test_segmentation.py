@@ -52,4 +52,5 @@ def test_agreement_counts_pixels_that_count() -> None:
 
 def test_no_segmentation() -> None:
     assert TASK.mismatch(logits_of(ANSWER), TARGET) is None
+    assert TASK.mismatch(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)) is not None  # a classifier and its labels
     assert "not the logits [3, 2, 2]" in str(TASK.mismatch(torch.zeros(2, 3), TARGET))
