@@ -259,30 +259,20 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
 
 
 def check_data_fits(model: ModelRef, data: Data) -> None:
-    """Raises DataError unless the model answers one logit per class, or one number per target, of these inputs."""
-    kind = f"{data.classes} classes" if data.classes else "numbers to predict"
-    where = f"data set {data.name!r}, inputs {list(data.sample_shape)}, {kind}, targets {list(data.target_shape)}"
+    """Raises DataError unless the model answers one logit per class of these images."""
+    where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
     try:
         with torch.inference_mode():
             answer = load_module(model)(example_batch(data))
     except RuntimeError as exc:
         raise DataError(f"the model cannot take these images: {exc}", where, "name the data the model was made for") from exc
-    if not isinstance(answer, torch.Tensor):
-        fix = "wrap the model so that it returns its logits"
-        raise DataError(f"the model answers a {type(answer).__name__}, not a tensor", where, fix)
-    shape, places = tuple(answer.shape), data.target_shape
-    if data.classes == 0 and shape[1:] not in {places, (*places, 1)}:
+    if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[1] < data.classes:
+        shape = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
         raise DataError(
-            f"the model answers {list(shape)}, not one number per target", where, "name the data it was made for"
+            f"the model answers {shape}, not one logit per class",
+            where,
+            "name a classifier, and the data it was made for",
         )
-    if data.classes and (len(shape) < 2 or shape[2:] != places):
-        fix = "name a classifier, and the data it was made for"
-        raise DataError(f"the model answers {list(shape)}, not one logit per class", where, fix)
-    if data.classes and shape[1] != data.classes:
-        fix = "name the data it was made for"
-        if shape[1] > data.classes:
-            fix += f", or set data.classes to {shape[1]} if these data only lack samples of the others"
-        raise DataError(f"the model knows {shape[1]} classes, the data set has {data.classes}", where, fix)
 
 
 def _check_candidates(config: CompressConfig, model: ModelRef, data: Data) -> None:
