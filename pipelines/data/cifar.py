@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.data.dataset import ArraySamples, LabelledData
 from pipelines.data.download import download
 from pipelines.data.folders import cache_folder
-from pipelines.data.pixels import Pixels
+from pipelines.data.pixels import pixels_of
 from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
 
@@ -73,7 +73,7 @@ def _cifar(request: DataRequest, layout: Layout) -> LabelledData:
     parts = [_records(contents[name], layout, f"{path}: {name}", fix) for name in names]
     x, y = (np.concatenate([part[axis] for part in parts]) for axis in (0, 1))
     test = np.arange(len(y) - len(parts[-1][1]), len(y))
-    pixels = Pixels(255.0, tuple(request.images.mean), tuple(request.images.std))
+    pixels = pixels_of(request.images, 255.0, SHAPE, f"data set {request.name!r}")
     return LabelledData(request.name, ArraySamples(x, y, pixels), layout.classes, own_test=test)
 
 

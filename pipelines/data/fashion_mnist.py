@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipelines.data.dataset import ArraySamples, LabelledData
 from pipelines.data.download import download
 from pipelines.data.folders import cache_folder
-from pipelines.data.pixels import Pixels
+from pipelines.data.pixels import pixels_of
 from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
 
@@ -37,7 +37,7 @@ def fashion_mnist(request: DataRequest) -> LabelledData:
             raise DataError(found, f"data set 'fashion-mnist', folder {folder}", f"expected {EXPECTED}; {INSTALL}")
     x = np.concatenate([images, test_images])[:, None]
     y = np.concatenate([labels, test_labels]).astype(np.int64)
-    pixels = Pixels(255.0, tuple(request.images.mean), tuple(request.images.std))
+    pixels = pixels_of(request.images, 255.0, x.shape[1:], "data set 'fashion-mnist'")
     test = np.arange(len(labels), len(y))
     return LabelledData(request.name, ArraySamples(x, y, pixels), classes=int(y.max()) + 1, own_test=test)
 

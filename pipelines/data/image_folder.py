@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipelines.data.dataset import LabelledData
 from pipelines.data.images import Broken, Decode, ImageSamples, centre_of, read_image
-from pipelines.data.pixels import AS_THEY_ARE, Pixels
+from pipelines.data.pixels import AS_THEY_ARE, Pixels, pixels_of
 from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
 from pipelines.imports import trusted
@@ -43,7 +43,7 @@ def image_folder(request: DataRequest) -> LabelledData:
             paths += by_class.get(name, [])
             labels += [number] * len(by_class.get(name, []))
         own[part] = np.arange(start, len(paths))
-    decode, described, pixels = _decoding(request)
+    decode, described, pixels = _decoding(request, where)
     broken = Broken(request.images.skip)
     samples = ImageSamples(
         root=root,
@@ -97,12 +97,12 @@ def _check_classes(names: Sequence[str], request: DataRequest, where: str) -> No
         raise DataError(text, where, "correct data.classes, or remove the folders that are no class")
 
 
-def _decoding(request: DataRequest) -> tuple[Decode, str, Pixels]:
+def _decoding(request: DataRequest, where: str) -> tuple[Decode, str, Pixels]:
     """How a file becomes numbers, in words for the digest, and what a batch of them then goes through."""
     images = request.images
     if images.transform is None:
         centre = centre_of(images)
-        return centre, repr(centre), Pixels(255.0, tuple(images.mean), tuple(images.std))
+        return centre, repr(centre), pixels_of(images, 255.0, (images.channels, images.size, images.size), where)
     kwargs = dict(images.transform_kwargs)
     made = trusted(images.transform, request.trust, "data.trust", DataError)(**kwargs)
     if not callable(made):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.dataset import ArraySamples, LabelledData, classes_of
-from pipelines.data.pixels import Pixels
+from pipelines.data.pixels import pixels_of
 from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
 
@@ -37,7 +37,7 @@ def npz(request: DataRequest) -> LabelledData:
             own[part] = np.arange(len(y), len(y) + len(more_y))
             x, y = np.concatenate([x, more_x]), np.concatenate([y, more_y])
     targets, classes = classes_of(y, request, where, f"expected {LAYOUT}")
-    pixels = Pixels(1.0, tuple(request.images.mean), tuple(request.images.std))
+    pixels = pixels_of(request.images, 1.0, x.shape[1:], where)
     samples = ArraySamples(x.astype(np.float32, copy=False), targets, pixels)
     return LabelledData(request.name, samples, classes, own.get("validation"), own.get("test"))
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.data.dataset import ArraySamples, LabelledData, classes_of
-from pipelines.data.pixels import Pixels
+from pipelines.data.pixels import pixels_of
 from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
 from pipelines.names import did_you_mean
@@ -38,7 +38,7 @@ def parquet(request: DataRequest) -> LabelledData:
         raise DataError(f"the files have not the same columns: {exc}", where, "write them with one schema") from exc
     x = _features(table, request, where)
     y, classes = _targets(table.column(request.label), request, where)
-    pixels = Pixels(1.0, tuple(request.images.mean), tuple(request.images.std))
+    pixels = pixels_of(request.images, 1.0, x.shape[1:], where)
     return LabelledData(request.name, ArraySamples(x, y, pixels), classes, own.get("validation"), own.get("test"))
 
 

@@ -1,9 +1,13 @@
 """From what is stored to what a model sees, batch by batch, so that bytes may stay bytes in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from pipelines.data.request import ImagesRequest
+from pipelines.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +30,12 @@ class Pixels:
 
 
 AS_THEY_ARE = Pixels()
+
+
+def pixels_of(images: ImagesRequest, divisor: float, sample_shape: Sequence[int], where: str) -> Pixels:
+    """What the recipe asks for, for inputs of that shape [C, ...]. Raises DataError."""
+    mean, std = tuple(images.mean), tuple(images.std)
+    if mean and len(mean) != sample_shape[0]:
+        text = f"there are {len(mean)} means for inputs {list(sample_shape)}"
+        raise DataError(text, f"{where}, data.images.mean", f"give {sample_shape[0]}, one per channel")
+    return Pixels(divisor, mean, std)

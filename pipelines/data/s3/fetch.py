@@ -2,11 +2,12 @@
 
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Fetcher:
 
     client: Any
     bucket: str
+    _stop: threading.Event = field(default_factory=threading.Event)  # set when nobody waits for the rest
 
     def fetch(self, wanted: Sequence[tuple[Remote, Path]]) -> Iterator[tuple[Remote, str]]:
         """Each object in its file, with its SHA-256. What breaks off stays in `.part` files beside it for the next time.
@@ -40,14 +42,20 @@ class Fetcher:
         A file is there only when all of it came and its checksum was right. Raises Changed, DataError, OSError.
         """
         pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="s3")
+        finishers = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="s3-check")  # they wait for the others
+        self._stop.clear()
         try:
             for start in range(0, len(wanted), GROUP):
                 group = wanted[start : start + GROUP]
-                under_way = [self._start(pool, remote, target) for remote, target in group]
-                for (remote, target), ranges in zip(group, under_way, strict=True):
-                    yield remote, self._finish(pool, remote, target, ranges)
+                under_way = [(remote, target, self._start(pool, remote, target)) for remote, target in group]
+                checked = [
+                    (remote, finishers.submit(self._finish, pool, remote, at, ranges)) for remote, at, ranges in under_way
+                ]
+                yield from ((remote, future.result()) for remote, future in checked)
         finally:
+            self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+            finishers.shutdown(wait=True, cancel_futures=True)
 
     def _start(self, pool: ThreadPoolExecutor, remote: Remote, target: Path) -> list[tuple[Path, Future[None]]]:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +93,8 @@ class Fetcher:
         """Append to `part` until it holds bytes `start` to `stop`. Raises Changed, DataError."""
         failures = 0
         while (have := part.stat().st_size if part.exists() else 0) < stop - start:
+            if self._stop.is_set():
+                raise CancelledError
             try:
                 with s3_errors(self._uri(remote)):
                     self._append(remote, start + have, stop, part)
@@ -112,6 +122,8 @@ class Fetcher:
                 what = f"the store sent {answer['ContentLength']} bytes of the {stop - first} that were asked for"
                 raise DataError(what, self._place(remote), "use a store that serves ranges")
             for chunk in body.iter_chunks(CHUNK):
+                if self._stop.is_set():
+                    return
                 file.write(chunk)
                 file.flush()  # what has come is kept even if this process is killed
 
@@ -123,7 +135,7 @@ class Fetcher:
         if path.stat().st_size != remote.size:
             return False
         match = re.fullmatch(r'"?([0-9a-f]{32})(?:-(\d+))?"?', remote.etag)
-        if match is None:
+        if match is None or (match[2] is None and match[1] == _etag(path, None)):
             return True
         with s3_errors(self._uri(remote)):
             try:
@@ -140,7 +152,7 @@ class Fetcher:
         length = int(head["ContentLength"])
         if match[2] and (length == 0 or -(-remote.size // length) != int(match[2])):
             return True  # the parts are of different sizes, or the store does not tell them
-        return match[1] == _etag(path, length if match[2] else None)
+        return match[2] is not None and match[1] == _etag(path, length)
 
     def _uri(self, remote: Remote) -> str:
         return f"s3://{self.bucket}/{remote.key}"

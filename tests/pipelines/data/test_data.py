@@ -134,6 +134,8 @@ def test_inputs_are_normalised_per_channel(tmp_path: Path) -> None:
     by_hand = (plain.train.x - np.array([0.5, 1]).reshape(1, 2, 1, 1)) / np.array([2, 4]).reshape(1, 2, 1, 1)
     np.testing.assert_allclose(some(other.train, 40)[0].numpy(), by_hand, atol=1e-6)
     assert other.digest != plain.digest
+    with pytest.raises(DataError, match=r"3 means.*\[2, 3, 3\]"):
+        load_data(npz_request(tmp_path / "d.npz", images={"mean": [0.5] * 3, "std": [1] * 3}))
 
 
 def test_every_name_is_described_and_the_nearest_is_offered() -> None:

@@ -84,6 +84,11 @@ def test_ranges_side_by_side_make_the_object(admin: Any, bucket: str, part_size:
     assert path.name == "big"
     assert path.read_bytes() == BIG
     assert {p.name for p in path.parent.iterdir()} == {"big"}  # no parts are left
+    fetcher, copy = fetch.Fetcher(open_client(), bucket), path.with_name("copy")
+    copy.write_bytes(BIG)
+    assert fetcher._is_right(remote, copy)
+    copy.write_bytes(BIG[:-1] + bytes([BIG[-1] ^ 1]))
+    assert not fetcher._is_right(remote, copy)
     put(admin, bucket, empty=b"")
     assert local_copy(f"s3://{bucket}/empty", 1).read_bytes() == b""
 
@@ -106,6 +111,18 @@ def test_it_gives_up_after_some_tries_and_the_next_run_fetches_the_rest(admin: A
     proxy.reset()
     assert local_copy(f"s3://{bucket}/big", 1).read_bytes() == BIG
     assert proxy.sent < len(BIG) - came + 2 * MB  # each of the ranges may have lost a chunk
+
+
+def test_what_came_of_other_objects_stays_when_one_fails(admin: Any, bucket: str, proxy: Proxy) -> None:
+    put(admin, bucket, set__a=BIG[:MB], set__b=BIG[: 2 * MB], set__c=BIG[: 3 * MB])
+    proxy.on_answer = lambda sent, chunk: chunk if proxy.sent < 3 * MB else None
+    with pytest.raises(DataError, match="again and again"):
+        local_copy(f"s3://{bucket}/set", 1)
+    came = proxy.sent
+    proxy.reset()
+    folder = local_copy(f"s3://{bucket}/set", 1)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {"a": BIG[:MB], "b": BIG[: 2 * MB], "c": BIG[: 3 * MB]}
+    assert proxy.sent < 6 * MB - came + 2 * MB
 
 
 def test_a_killed_process_leaves_what_came_to_the_next(admin: Any, bucket: str, proxy: Proxy) -> None:
