@@ -6,6 +6,7 @@ SOURCE = "compression.source"
 SOURCE_MODEL_ID = "compression.source_model_id"
 DATASET_DIGEST = "compression.dataset_digest"
 WORK_KEY = "compression.key"
+WORK_PLACE = "compression.place"  # machine and folder: one process at a time works there
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
 
@@ -35,7 +36,10 @@ MACS_FACTOR = "macs_factor"
 SIZE_FACTOR = "size_factor"
 SPEEDUP = "speedup"
 TRAIN_LOSS = "train_loss"  # per epoch
-EPOCH_VAL_ACCURACY = "epoch_val_accuracy"  # per epoch
+EPOCH_VAL = "epoch_val_"  # per epoch, followed by the name of the task's primary metric
+LEARNING_RATE = "learning_rate"  # at the end of each epoch
+EPOCH_SECONDS = "epoch_seconds"
+OPTIMIZER_STEPS = "optimizer_steps"  # since the training began
 
 # artifacts
 PLAN_FILE = "plan.json"

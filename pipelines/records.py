@@ -1,7 +1,7 @@
 """What the steps hand to each other: references and frozen numbers, never tensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.architecture import ModelRef
@@ -39,6 +39,7 @@ class CompressedModel:
     after_pruning: Accuracy  # compensated
     accuracy: Accuracy  # after fine-tuning
     curve: tuple[Epoch, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)  # what came of the options: epoch kept, batch size, notes
     predicted_speedup: float | None = None  # by the latency table, where a latency was asked for
     predicted_ms: float | None = None
 

@@ -4,12 +4,12 @@ from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, res
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
     CandidateRun,
+    CurveLog,
     Runs,
     fail_run,
     find_finished,
     log_files,
     log_result,
-    log_training,
     open_runs,
     open_training,
 )
@@ -17,6 +17,7 @@ from pipelines.registry.store import Store, check_writable, create_store, open_s
 
 __all__ = [
     "CandidateRun",
+    "CurveLog",
     "Export",
     "Exported",
     "Runs",
@@ -32,7 +33,6 @@ __all__ = [
     "input_shape",
     "log_files",
     "log_result",
-    "log_training",
     "move_alias",
     "open_runs",
     "open_store",
