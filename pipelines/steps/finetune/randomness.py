@@ -25,13 +25,13 @@ def seed_all(seed: int, epoch: int, rank: int) -> None:
     """For one epoch of one process."""
     draws = torch.randint(2**32, (3,), generator=steady_generator(seed, -1 - epoch - 2**20 * rank)).tolist()
     torch.manual_seed(draws[0])
-    np.random.seed(draws[1])  # noqa: NPY002  the global one is what a user's transform draws from
+    np.random.seed(draws[1])
     random.seed(draws[2])
 
 
 def state() -> dict[str, Any]:
     """Only tensors, numbers, texts and lists: it can be loaded without unpickling code."""
-    kind, keys, place, has_normal, normal = np.random.get_state()  # noqa: NPY002
+    kind, keys, place, has_normal, normal = np.random.get_state()
     version, numbers, following = random.getstate()
     return {
         "torch": torch.get_rng_state(),
@@ -46,6 +46,6 @@ def restore(saved: dict[str, Any]) -> None:
     if saved["cuda"]:
         torch.cuda.set_rng_state_all(saved["cuda"])
     kind, keys, *rest = saved["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     version, numbers, following = saved["python"]
     random.setstate((version, tuple(numbers), following))

@@ -232,11 +232,8 @@ def test_kill_9_in_mid_training_and_the_same_command_end_with_the_same_result(fl
         ]
         assert all(torch.equal(tensor, pair[1][name]) for name, tensor in pair[0].items())
     mild, bold, hopeless = (row.title for row in first.rows[1:])
-    assert flows.done_after_kill == (f"train {bold}", f"prune {hopeless}", f"train {hopeless}") or (
-        # the candidates are pruned one after the other, before or between the trainings
-        flows.done_after_kill == (f"train {bold}", f"train {hopeless}")
-    )
-    assert f"train {mild}" not in flows.done_after_kill
+    assert mild not in flows.done_after_kill  # it was finished
+    assert flows.done_after_kill == (f"train {bold}", f"train {hopeless}")  # and all had been pruned
 
 
 def test_a_killed_flow_leaves_no_run_open_once_it_was_done_again(flows: Flows) -> None:
@@ -251,7 +248,7 @@ def test_a_killed_flow_leaves_no_run_open_once_it_was_done_again(flows: Flows) -
         if title != "baseline":
             client = Store(uri).client
             history = {key: client.get_metric_history(run.info.run_id, key) for key in ("train_loss", "learning_rate")}
-            assert {key: [m.step for m in metrics] for key, metrics in history.items()} == {
+            assert {key: sorted(m.step for m in metrics) for key, metrics in history.items()} == {
                 "train_loss": [1, 2],
                 "learning_rate": [1, 2],
             }
