@@ -83,7 +83,7 @@ class Finetune(Section):
     checkpoint_minutes: float = Field(
         default=5.0,
         ge=0,
-        description="the most that a killed process loses; between epochs a checkpoint is made as often as it costs next to nothing",
+        description="the most that a killed process loses; between epochs it is as often as it costs next to nothing",
     )
     distillation: Distillation = Distillation()
     regularization: Regularization = Regularization()

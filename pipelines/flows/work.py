@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.errors import ConfigError, SecateurError, StorageError
+from pipelines.errors import ConfigError, SecateurError, StorageError, is_interrupt
 from pipelines.records import CompressedModel
 
 FORGOTTEN_DAYS = 14
@@ -66,7 +66,7 @@ def remember(path: Path, model: CompressedModel) -> CompressedModel:
 
 
 def _is_worth_another_try(exc: BaseException) -> bool:
-    if isinstance(exc, SecateurError):
+    if isinstance(exc, SecateurError) and not is_interrupt(exc):
         return isinstance(exc, StorageError) or bool(getattr(exc, "retryable", False))
     return True
 
