@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import pruning_core as pc
-from pipelines.errors import SourceError
+from pipelines.errors import SourceError, StorageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +56,21 @@ def load_module(ref: ModelRef) -> nn.Module:
 
 
 def save_weights(module: nn.Module, path: Path) -> Path:
-    """Write parameters and buffers as safetensors; tensors that share memory are written out one by one."""
+    """Write parameters and buffers as safetensors, all or nothing; tensors that share memory are written one by one.
+
+    Raises StorageError, e.g. on a full disk.
+    """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path)
+    part = path.with_suffix(".part")
+    try:
+        save_file(state, part)
+        part.replace(path)
+    except (OSError, SafetensorError) as exc:
+        part.unlink(missing_ok=True)
+        raise StorageError(
+            f"the weights cannot be written: {exc}", str(path), "make room on that disk and run again"
+        ) from exc
     return path
 
 

@@ -5,6 +5,8 @@ SecateurError
 |- DataError        the data set cannot be used for this
 |- SourceError      the registered model cannot be found, or must not or cannot be loaded
 |- CandidateError   a compressed model did not survive its own checks
+|- TrainingError    training came to nothing
+|- StorageError     a file of ours cannot be written
 `- RegistryError    MLflow or its storage failed; `retryable` says whether trying again can help
 """
 
@@ -42,6 +44,14 @@ class SourceError(SecateurError): ...
 
 
 class CandidateError(SecateurError):
+    exit_status = 1
+
+
+class TrainingError(SecateurError):
+    exit_status = 1
+
+
+class StorageError(SecateurError):
     exit_status = 1
 
 

@@ -11,6 +11,7 @@ SOURCE = "compression.source"
 SOURCE_MODEL_ID = "compression.source_model_id"
 DATASET_DIGEST = "compression.dataset_digest"
 WORK_KEY = "compression.key"
+WORK_PLACE = "compression.place"  # machine and folder: one process at a time works there
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
 WEIGHTS_DIGEST = "compression.weights_digest"  # of the weights that were evaluated, timed and registered
@@ -50,7 +51,10 @@ ACTIVATIONS = "activation_bytes"
 PEAK_MEMORY = "peak_memory_bytes"
 ENERGY = "energy_mj"  # of one call
 TRAIN_LOSS = "train_loss"  # per epoch
-EPOCH_VAL_ACCURACY = "epoch_val_accuracy"  # per epoch
+EPOCH_VAL = "epoch_val_"  # per epoch, followed by the name of the task's primary metric
+LEARNING_RATE = "learning_rate"  # at the end of each epoch
+EPOCH_SECONDS = "epoch_seconds"
+OPTIMIZER_STEPS = "optimizer_steps"  # since the training began
 
 # artifacts
 PLAN_FILE = "plan.json"

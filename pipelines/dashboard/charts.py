@@ -46,7 +46,7 @@ def _charts(metric: str, baseline_run_id: str) -> Iterator[Chart]:
         baselineColumnUuid=baseline_run_id,
     )
     yield _line([lineage.TRAIN_LOSS], "training loss by epoch")
-    yield _line([lineage.EPOCH_VAL_ACCURACY], "validation accuracy by epoch")
+    yield _line([f"{lineage.EPOCH_VAL}{metric}"], f"validation {metric} by epoch")
 
 
 def _chart(kind: str, section: str, what: str, **fields: Any) -> Chart:

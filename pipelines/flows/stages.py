@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, images_of, load_data, some
 from pipelines.errors import CandidateError, ConfigError, DataError
 from pipelines.evaluations import evaluation_folder
+from pipelines.flows.work import recall, remember
 from pipelines.latencies import keep, latency_table
 from pipelines.records import CompressedModel, Latency, Scores
 from pipelines.registry import Runs, SourceVersion, Store
@@ -31,7 +33,7 @@ from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.evaluate import Evaluations, assess_all, load_evaluation, remembered, save_evaluations
 from pipelines.steps.evaluate.score import score
-from pipelines.steps.finetune import Epoch, finetune
+from pipelines.steps.finetune import Epoch, Features, boundary_layers, finetune
 from pipelines.steps.measure import measure, missing_package
 from pipelines.steps.prune import PLAN, REPAIRS, Request, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
@@ -40,6 +42,7 @@ from pipelines.tasks import Task, task_of
 
 EVALUATION = "evaluation"  # of a candidate, in its folder
 EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
+PRUNED, FINETUNED = "pruned.json", "finetuned.json"  # what a candidate is after each step, for a process after a kill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,12 @@ def _data_of(section: str) -> Data:
 
 
 _reading = threading.Lock()
+
+
+def key_of(config: CompressConfig) -> str:
+    """Equal for equal work: source version, data, recipe and code. Raises SecateurError."""
+    data = _data(config.data)
+    return _work_key(config, registry.resolve(registry.open_store(config.tracking.uri), config.source.model), data)
 
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
@@ -170,68 +179,115 @@ def _scores(job: Job, own: Evaluations, source: Evaluations, digest: str, folder
     )
 
 
-def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: Callable[[], bool]) -> Job:
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told how a training goes."""
+
+    on_epoch: Callable[[Epoch], None] = lambda _: None
+    on_batches: Callable[[int, int], None] = lambda _done, _all: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def regularize_source(job: Job, listeners: Listeners) -> Job:
     """Train a copy of the source with the penalty that the recipe asks for; the candidates are cut from it.
 
     The copy learns from the labels alone. The source itself stays what is compared with, and the teacher.
     """
     options = job.config.finetune
     asked = options.regularization
-    module = load_module(job.model)
-    callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
-    folder = Path(job.folder) / "regularized"
-    training = options.model_copy(update={"epochs": asked.epochs})
-    with torch_threads(options.threads):
-        finetune(
-            module, job.data, job.task, training, folder, callbacks=[callback], on_epoch=on_epoch, should_stop=should_stop
-        )
-    weights = save_weights(module, folder / "regularized.safetensors")
+    weights = Path(job.folder) / "regularized" / "regularized.safetensors"
+    if not weights.exists():
+        module = load_module(job.model)
+        callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
+        training = options.model_copy(update={"epochs": asked.epochs})
+        with torch_threads(options.threads):
+            finetune(module, job.data, job.task, training, weights.parent, callbacks=[callback], **_each(listeners))
+        save_weights(module, weights)
     return dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
 
 
 def prune_candidate(job: Job, candidate: Candidate, should_stop: Callable[[], bool] = lambda: False) -> CompressedModel:
+    """Cut and mended; or what an earlier process made of it before it was killed."""
+    folder = job.folder_of(candidate.title)
+    if (known := recall(folder / PRUNED)) is not None:
+        return known
     request = _request(job.config.measure, candidate)
     latencies = _latencies(job.config.measure, candidate)
     calibration = calibration_of(job.data, job.config.calibration)
-    folder = job.folder_of(candidate.title)
     pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies, should_stop, job.task)
     if latencies is not None:
         keep(latencies)
-    return pruned
+    return remember(folder / PRUNED, pruned)
 
 
-def finetune_candidate(
-    job: Job,
-    runs: Runs,
-    pruned: CompressedModel,
-    on_epoch: Callable[[Epoch], None],
-    should_stop: Callable[[], bool],
-) -> CompressedModel:
-    """Train the pruned model; the weights go to a file of their own beside the pruned ones."""
-    options = job.config.finetune
-    module = load_module(pruned.model)
-    teacher = load_module(job.model) if options.distillation.weight > 0 else None
+def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel, listeners: Listeners) -> CompressedModel:
+    """Train the pruned model; the weights go to a file of their own beside the pruned ones, the curve to its run.
+
+    What an earlier process had finished is not trained again, what it had begun is gone on with.
+    """
+    log = registry.CurveLog(job.store, runs.of(pruned.title), job.task.primary)
     folder = job.folder_of(pruned.title)
+    tuned = recall(folder / FINETUNED)
+    if tuned is None:
+        tuned = remember(folder / FINETUNED, _finetune(job, pruned, listeners, log))
+    log.finish(tuned.curve, {**_params(job, pruned.title), **tuned.training})
+    return tuned
+
+
+def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: registry.CurveLog) -> CompressedModel:
+    options, folder = job.config.finetune, job.folder_of(pruned.title)
+    module = load_module(pruned.model)
+
+    def on_epoch(epoch: Epoch) -> None:
+        log.add(epoch)
+        listeners.on_epoch(epoch)
+
+    told = _each(dataclasses.replace(listeners, on_epoch=on_epoch))
     with torch_threads(options.threads):
-        curve = finetune(
-            module, job.data, job.task, options, folder, teacher=teacher, on_epoch=on_epoch, should_stop=should_stop
+        trained = finetune(
+            module,
+            job.data,
+            job.task,
+            options,
+            folder,
+            teacher=load_module(job.model),
+            features=_features(pruned, module),
+            **told,
         )
     weights = save_weights(module, folder / "finetuned.safetensors")
-    candidate = next(c for c in job.config.candidates if c.title == pruned.title)
-    params = {
-        **candidate.model_dump(exclude={"name", "ratios_from"}),
-        "calibration_samples": calibration_size(job.data, job.config.calibration),
-        "calibration_seed": job.config.calibration.seed,
-        **options.model_dump(exclude={"distillation", "regularization"}),
-        **{f"distillation_{key}": value for key, value in options.distillation.model_dump().items()},
-        **{f"regularization_{key}": value for key, value in options.regularization.model_dump().items()},
+    facts = {
+        "kept_epoch": trained.kept,
+        "batch_size_used": trained.batch_size,
+        "accumulate_used": trained.accumulate,
+        "training_notes": "; ".join(trained.notes) or "none",
     }
-    registry.log_training(job.store, runs.of(pruned.title), params, curve)
     model = dataclasses.replace(pruned.model, weights=str(weights))
     own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
     kept = save_evaluations(own, folder / EVALUATION)
     scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(module.state_dict()), kept)
-    return dataclasses.replace(pruned, model=model, scores=scores, curve=curve)
+    return dataclasses.replace(pruned, model=model, scores=scores, curve=trained.curve, training=facts)
+
+
+def _each(listeners: Listeners) -> dict[str, Any]:
+    return {field.name: getattr(listeners, field.name) for field in dataclasses.fields(listeners)}
+
+
+def _features(pruned: CompressedModel, module: nn.Module) -> Features:
+    """Where the pruned model's features can be held against the source's: the last plan is the one that cut it."""
+    return boundary_layers(pc.PruningPlan.from_json(Path(pruned.model.plans[-1]).read_text(encoding="utf-8")), module)
+
+
+def _params(job: Job, title: str) -> dict[str, object]:
+    options = job.config.finetune
+    candidate = next(c for c in job.config.candidates if c.title == title)
+    sections = ("distillation", "regularization", "hardware")
+    return {
+        **candidate.model_dump(exclude={"name", "ratios_from"}),
+        "calibration_samples": calibration_size(job.data, job.config.calibration),
+        "calibration_seed": job.config.calibration.seed,
+        **options.model_dump(exclude=set(sections)),
+        **{f"{name}_{key}": value for name in sections for key, value in getattr(options, name).model_dump().items()},
+    }
 
 
 def measure_latency(job: Job, models: Sequence[CompressedModel]) -> list[Latency]:

@@ -5,12 +5,12 @@ from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, res
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
     CandidateRun,
+    CurveLog,
     Runs,
     fail_run,
     find_finished,
     log_files,
     log_result,
-    log_training,
     open_runs,
     open_training,
 )
@@ -19,6 +19,7 @@ from pipelines.registry.views import experiments_with_compressions, publish_dash
 
 __all__ = [
     "CandidateRun",
+    "CurveLog",
     "Export",
     "Exported",
     "Runs",
@@ -36,7 +37,6 @@ __all__ = [
     "input_shape",
     "log_files",
     "log_result",
-    "log_training",
     "move_alias",
     "open_runs",
     "open_store",

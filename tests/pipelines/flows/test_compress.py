@@ -1,5 +1,6 @@
 """The compress flow, for real: once, and every test looks at another side of what it left."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def test_runs_have_parent_baseline_candidates_and_the_same_metric_names(flows: F
     parent = client.get_run(comparison.run_id)
     assert parent.info.experiment_id == source.experiment_id
     assert {run.info.status for run in [parent, *runs.values()]} == {"FINISHED"}
-    per_epoch = {"train_loss", "epoch_val_accuracy"}
+    per_epoch = {"train_loss", "epoch_val_accuracy", "learning_rate", "epoch_seconds", "optimizer_steps"}
     names = {frozenset(set(run.data.metrics) - per_epoch) for run in runs.values()}
     assert len(names) == 1
     wanted = {"accuracy", "val_accuracy_drop", "latency_p50_ms", "latency_p99_ms", "params", "macs", "size_bytes"}
@@ -197,7 +198,7 @@ def test_our_loader_gives_a_module_that_trains_and_can_be_pruned_again(flows: Fl
     assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == row.test.value
     again = pc.prune(module, torch.from_numpy(DATA.train.x[:2]), pc.PruningSpec(ratio=0.3)).model
     assert sum(p.numel() for p in again.parameters()) < row.params
-    curve = finetune(module, DATA, task_of(DATA), Finetune(epochs=1), tmp_path)
+    curve = finetune(module, DATA, task_of(DATA), Finetune(epochs=1), tmp_path).curve
     assert curve[0].train_loss < 1
 
 
@@ -215,6 +216,44 @@ def test_the_same_work_is_not_done_twice(flows: Flows) -> None:
     assert flows.repeated.comparison == flows.first.comparison
     assert flows.repeated.before == flows.repeated.after
     assert flows.first.after[0] == flows.first.before[0] + 5
+
+
+def test_kill_9_in_mid_training_and_the_same_command_end_with_the_same_result(flows: Flows, tmp_path: Path) -> None:
+    first, killed = flows.first.comparison, flows.killed.comparison
+
+    def facts(row: Any) -> dict[str, Any]:
+        return {
+            name: value for name, value in dataclasses.asdict(row).items() if not name.startswith(("latency", "speedup"))
+        }
+
+    assert [facts(row) for row in killed.rows] == [facts(row) for row in first.rows]
+    for version in (2, 3):
+        pair = [
+            _our_module(flow.uri, f"models:/digits-resnet/{version}", tmp_path / str(number) / str(version)).state_dict()
+            for number, flow in enumerate((flows.first, flows.killed))
+        ]
+        assert all(torch.equal(tensor, pair[1][name]) for name, tensor in pair[0].items())
+    mild, bold, hopeless = (row.title for row in first.rows[1:])
+    assert mild not in flows.done_after_kill  # it was finished
+    assert flows.done_after_kill == (f"train {bold}", f"train {hopeless}")  # and all had been pruned
+
+
+def test_a_killed_flow_leaves_no_run_open_once_it_was_done_again(flows: Flows) -> None:
+    uri, comparison = flows.killed.uri, flows.killed.comparison
+    found = Store(uri).client.search_runs([comparison.experiment_id], "tags.`compression.key` != ''")
+    statuses = [run.info.status for run in found]
+    assert sorted(statuses) == ["FINISHED"] * 5 + ["KILLED"] * 5
+    assert flows.killed.after[0] == flows.killed.before[0] + 10
+    reasons = {run.data.tags["compression.failure"] for run in found if run.info.status == "KILLED"}
+    assert reasons == {"its process ended without a word; the same work was taken up again"}
+    for title, run in children(uri, comparison).items():
+        if title != "baseline":
+            client = Store(uri).client
+            history = {key: client.get_metric_history(run.info.run_id, key) for key in ("train_loss", "learning_rate")}
+            assert {key: sorted(m.step for m in metrics) for key, metrics in history.items()} == {
+                "train_loss": [1, 2],
+                "learning_rate": [1, 2],
+            }
 
 
 def test_other_work_is_not_taken_for_the_same(own_copy: str, tmp_path: Path) -> None:
