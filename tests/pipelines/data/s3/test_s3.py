@@ -172,6 +172,19 @@ def test_an_object_that_changes_meanwhile_is_read_anew(admin: Any, bucket: str, 
     assert (folder / "small").read_bytes() == b"the same"
 
 
+def test_no_byte_of_another_version_is_kept(admin: Any, bucket: str, tmp_path: Path) -> None:
+    put(admin, bucket, big=BIG)
+    client = open_client()
+    (listed,) = listing(client, f"s3://{bucket}/big")
+    put(admin, bucket, big=BIG[::-1])
+    with pytest.raises(fetch.Changed):
+        fetch.Fetcher(client, bucket)._fetch_range(listed, 0, MB, tmp_path / "part")
+    assert not (tmp_path / "part").exists()  # the store itself refused
+    admin.delete_object(Bucket=bucket, Key="big")
+    with pytest.raises(fetch.Changed):
+        fetch.Fetcher(client, bucket)._fetch_range(listed, 0, MB, tmp_path / "part")
+
+
 def test_an_object_that_never_rests_is_an_error(
     admin: Any, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +267,13 @@ def test_the_cache_keeps_to_its_size_and_drops_the_oldest(admin: Any, bucket: st
     assert small.local_copy(f"s3://{bucket}/c").read_bytes() == BIG[:MB]
     assert paths["a"].exists()
     assert not paths["b"].exists()
+
+
+def test_a_cache_that_cannot_be_written_is_named(admin: Any, bucket: str, tmp_path: Path) -> None:
+    put(admin, bucket, a=b"x")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"(?s)cache cannot be used.*XDG_CACHE_HOME"):
+        Cache(tmp_path / "file", MB).local_copy(f"s3://{bucket}/a")
 
 
 def test_many_at_once_fetch_once(admin: Any, bucket: str, proxy: Proxy) -> None:
