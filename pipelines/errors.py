@@ -5,6 +5,7 @@ SecateurError
 |- DataError        the data set cannot be used for this
 |- SourceError      the registered model cannot be found, or must not or cannot be loaded
 |- CandidateError   a compressed model did not survive its own checks
+|  `- ExportError   one form of it cannot be made or is not the same model
 `- RegistryError    MLflow or its storage failed; `retryable` says whether trying again can help
 """
 
@@ -43,6 +44,9 @@ class SourceError(SecateurError): ...
 
 class CandidateError(SecateurError):
     exit_status = 1
+
+
+class ExportError(CandidateError): ...
 
 
 class RegistryError(SecateurError):

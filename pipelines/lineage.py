@@ -8,6 +8,7 @@ DATASET_DIGEST = "compression.dataset_digest"
 WORK_KEY = "compression.key"
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
+EXPORT_NOTES = "compression.export_notes"  # forms that could not be made, and why
 
 # version tags: five, and short, because the versions table of the MLflow UI cuts long ones
 TAG_SOURCE = "source"
@@ -36,6 +37,10 @@ SIZE_FACTOR = "size_factor"
 SPEEDUP = "speedup"
 TRAIN_LOSS = "train_loss"  # per epoch
 EPOCH_VAL_ACCURACY = "epoch_val_accuracy"  # per epoch
+FORM_SIZE = "{}_size_bytes"  # of each form of a version: pt2, onnx, int8
+FORM_ERROR = "{}_error"  # against the module, on real inputs, relative to the largest answer
+FORM_ACCURACY = "{}_accuracy"  # test split; of forms that answer differently by design
+FORM_VAL_ACCURACY = "{}_val_accuracy"
 
 # artifacts
 PLAN_FILE = "plan.json"
@@ -45,8 +50,11 @@ COMPARISON_CSV = "comparison.csv"
 COMPARISON_TABLE = "comparison_table.json"
 COMPARISON_JSON = "comparison.json"
 PLOT_FILE = "accuracy_latency.png"
+EXPORT_FILE = "export.json"  # every form of the version: size, error, accuracy, where it is
 LATENCY_SAMPLES = "latency_samples_ms.json"
 
 # what is stored with a model, beside MLflow's own files
 WEIGHTS_FILE = "weights.safetensors"
-ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory, kwargs, plans
+ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory and kwargs, or program; plans
+DIGESTS_KEY = "digests"  # in the model's metadata: SHA-256 of each file
+SEAL = "secateur.seal"  # tag of the logged model: one digest of those

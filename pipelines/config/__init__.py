@@ -6,6 +6,7 @@ A ratio is always the fraction REMOVED. Accuracies are fractions, 0 to 1. Unset 
 from pipelines.config.candidate import Candidate, read_ratios
 from pipelines.config.command_line import data_section, parse_budget, parse_section, ratio_list
 from pipelines.config.data import Calibration, Data
+from pipelines.config.export import Export
 from pipelines.config.finetune import Distillation, Finetune, Regularization
 from pipelines.config.load import load_config, parse_config
 from pipelines.config.measure import Measure
@@ -20,6 +21,7 @@ __all__ = [
     "CompressConfig",
     "Data",
     "Distillation",
+    "Export",
     "Finetune",
     "Gate",
     "Measure",

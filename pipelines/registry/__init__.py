@@ -1,5 +1,6 @@
 """The one door to MLflow: nothing outside this package imports it."""
 
+from pipelines.registry.onnx_model import log_onnx
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
@@ -31,6 +32,7 @@ __all__ = [
     "find_finished",
     "input_shape",
     "log_files",
+    "log_onnx",
     "log_result",
     "log_training",
     "move_alias",
