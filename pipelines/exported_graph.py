@@ -1,6 +1,7 @@
 """An exported program (.pt2) as a module that trains: no class, no source code, only the graph."""
 
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +33,11 @@ class ExportedGraph(fx.GraphModule):
             self.recompile()
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
+        with warnings.catch_warnings():  # torch 2.13 deprecates a class that its own graphs hold
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            return super().__deepcopy__(memo)
+
     @property
     def frozen_norms(self) -> tuple[str, ...]:
         """The batch norms that use the statistics of the export for ever, also in training."""
@@ -57,6 +63,7 @@ def graph_of(program: ExportedProgram) -> ExportedGraph:
     with EXPORT_LOCK:
         module = program.module(check_guards=False)
     graph = ExportedGraph(module, module.graph)
+    _tie(graph)
     graph.eval()
     return graph
 
@@ -101,12 +108,23 @@ def difference(answers: Tensor, expected: Tensor) -> float:
     """The largest, relative to the largest answer (or to 1); infinite where shapes differ or an answer is no number."""
     if answers.shape != expected.shape:
         return float("inf")
+    answers, expected = answers.detach(), expected.detach()
     error = float((answers - expected).abs().max()) / max(1.0, float(expected.abs().max()))
     return error if error == error else float("inf")
 
 
 def first_line(exc: BaseException) -> str:
     return next(iter(str(exc).strip().splitlines()), type(exc).__name__)
+
+
+def _tie(graph: ExportedGraph) -> None:
+    """Names of one tensor: the file holds it once, and the loader makes parameters that share its memory and no more."""
+    known: dict[tuple[object, ...], torch.nn.Parameter] = {}
+    for name, parameter in list(graph.named_parameters()):
+        if parameter.numel():
+            key = (parameter.data_ptr(), parameter.dtype, parameter.shape, parameter.stride())
+            path, _, leaf = name.rpartition(".")
+            graph.get_submodule(path).register_parameter(leaf, known.setdefault(key, parameter))
 
 
 def _switch(node: fx.Node, mode: bool) -> bool:

@@ -22,6 +22,8 @@ from pipelines.config import Data as DataSection
 from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, images_of, load_data
 from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.export import check_installed
+from pipelines.flows.exports import export_forms
 from pipelines.latencies import keep, latency_table
 from pipelines.records import CompressedModel, Latency
 from pipelines.registry import Runs, SourceVersion, Store
@@ -72,6 +74,7 @@ def _data(section: DataSection) -> Data:
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
+    check_installed(config.export.formats)
     data = _data(config.data)
     store = registry.open_store(config.tracking.uri)
     source = registry.resolve(store, config.source.model)
@@ -218,12 +221,14 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
 
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
-    exported = registry.export_model(job.store, export, folder)
-    registry.log_result(job.store, run_id, row, exported.model_id, job.data)
+    least = baseline.val_accuracy - job.config.gate.max_accuracy_drop
+    exports = export_forms(job.store, export, job.config.export, job.data, least, folder)
+    registry.log_result(job.store, run_id, row, exports.version.model_id, job.data)
     tags = report.version_tags(row, job.source.version)
     text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
-    version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
-    return dataclasses.replace(row, version=version)
+    text += "\n" + report.describe_forms(exports.forms, exports.notes, job.model.origin)
+    version = registry.create_version(job.store, job.source.name, exports.version, run_id, tags, text)
+    return dataclasses.replace(row, version=version, notes="; ".join(exports.notes))
 
 
 def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
@@ -301,7 +306,7 @@ def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable
 
 def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
     recipe = config.model_dump(
-        mode="json", include={"calibration", "candidates", "finetune", "measure", "gate", "registration"}
+        mode="json", include={"calibration", "candidates", "finetune", "measure", "export", "gate", "registration"}
     )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

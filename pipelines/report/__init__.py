@@ -1,5 +1,6 @@
 """What a person sees of a comparison: table, plot, Markdown. Pure functions of the rows."""
 
+from pipelines.report.forms import describe_forms
 from pipelines.report.plot import accuracy_latency_plot
 from pipelines.report.recommendation import recommendation_yaml
 from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
@@ -10,6 +11,7 @@ __all__ = [
     "COLUMNS",
     "accuracy_latency_plot",
     "calibration_note",
+    "describe_forms",
     "describe_parent",
     "describe_version",
     "recommendation_yaml",
