@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import pruning_core as pc
 from pipelines.errors import SourceError
-from pipelines.exported_graph import first_line, graph_of, read_program
+from pipelines.exported_graph import first_line, load_graph
 from pruning_core.twin import named_tensors
 
 PICKLE = "pickle"  # among the trusted: what is stored as a pickle may be opened, which runs code out of it
@@ -135,7 +135,7 @@ def unpickle(path: Path, trust: Sequence[str]) -> nn.Module:
 def _structure(ref: ModelRef) -> nn.Module:
     """The module before any of the plans; its weights do not matter yet."""
     if ref.program is not None:
-        return graph_of(read_program(Path(ref.program)))
+        return load_graph(Path(ref.program))
     if ref.pickled is not None:
         return unpickle(Path(ref.pickled), ref.trust)
     assert ref.factory is not None

@@ -1,10 +1,12 @@
 """An exported program (.pt2) as a module that trains: no class, no source code, only the graph."""
 
+import copy
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, fx
@@ -33,10 +35,10 @@ class ExportedGraph(fx.GraphModule):
             self.recompile()
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         with warnings.catch_warnings():  # torch 2.13 deprecates a class that its own graphs hold
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-            return super().__deepcopy__(memo)
+            return cast(Self, super().__deepcopy__(memo))
 
     @property
     def frozen_norms(self) -> tuple[str, ...]:
@@ -66,6 +68,18 @@ def graph_of(program: ExportedProgram) -> ExportedGraph:
     _tie(graph)
     graph.eval()
     return graph
+
+
+def load_graph(path: Path) -> ExportedGraph:
+    """The program in a file as a module of the caller's own. Raises SourceError."""
+    stat = path.stat()
+    return copy.deepcopy(_loaded(path, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, _changed: int, _size: int) -> ExportedGraph:
+    """Reading takes some twenty times as long as copying, and every step of a flow starts from the same file."""
+    return graph_of(read_program(path))
 
 
 def is_training_form(program: ExportedProgram) -> bool:

@@ -14,6 +14,7 @@ from pipelines.exported_graph import (
     example_of,
     graph_of,
     is_training_form,
+    load_graph,
     read_program,
 )
 from tests.pipelines.exported import Fixed, exported, small
@@ -72,6 +73,20 @@ def test_a_copy_has_a_mode_of_its_own(program: Path) -> None:
     other.train()
     assert torch.equal(of_graph(X), of_graph(X))
     assert not torch.equal(other(X), other(X))
+
+
+def test_a_file_is_read_once_and_shared_with_nobody(program: Path) -> None:
+    first, again = load_graph(program), load_graph(program)
+    with torch.no_grad():
+        first.get_parameter("head.bias").add_(1)
+    torch.testing.assert_close(again(X), small()(X))
+    torch.testing.assert_close(load_graph(program)(X), small()(X))
+    torch.testing.assert_close(first(X), small()(X) + 1)
+
+
+def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    load_graph(exported(small(), tmp_path / "m.pt2"))
+    torch.testing.assert_close(load_graph(exported(small(seed=5), tmp_path / "m.pt2"))(X), small(seed=5)(X))
 
 
 def test_a_pruned_graph_still_trains(program: Path) -> None:
