@@ -17,7 +17,7 @@ from torch import nn
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
-from pipelines.architecture import ModelRef, load_module, save_weights, weights_digest
+from pipelines.architecture import ModelRef, load_module, save_weights, stored_tensors, weights_digest
 from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
@@ -25,6 +25,8 @@ from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, images_of, load_data, some
 from pipelines.errors import CandidateError, ConfigError, DataError
 from pipelines.evaluations import evaluation_folder
+from pipelines.export import check_installed
+from pipelines.flows.exports import Least, export_forms
 from pipelines.flows.work import recall, remember
 from pipelines.latencies import keep, latency_table
 from pipelines.records import CompressedModel, Latency, Scores
@@ -96,6 +98,7 @@ def key_of(config: CompressConfig) -> str:
 def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
     _check_engines(config.measure)
+    check_installed(config.export.formats)
     data = _data(config.data)
     task = task_of(data, config.task, config.source.trust)
     store = registry.open_store(config.tracking.uri)
@@ -166,7 +169,7 @@ def _source_evaluations(job: Job) -> tuple[Evaluations, Path]:
 
 
 def _digest(model: ModelRef) -> str:
-    return weights_digest(load_module(model).state_dict())
+    return weights_digest(stored_tensors(load_module(model)))
 
 
 def _scores(job: Job, own: Evaluations, source: Evaluations, digest: str, folder: Path) -> Scores:
@@ -264,7 +267,7 @@ def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: regi
     model = dataclasses.replace(pruned.model, weights=str(weights))
     own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
     kept = save_evaluations(own, folder / EVALUATION)
-    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(module.state_dict()), kept)
+    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(stored_tensors(module)), kept)
     return dataclasses.replace(pruned, model=model, scores=scores, curve=trained.curve, training=facts)
 
 
@@ -315,13 +318,15 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
 
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
-    exported = registry.export_model(job.store, export, folder)
-    registry.check_stored_weights(job.store, exported, row.weights_digest, f"{row.title}, run {run_id}")
-    registry.log_result(job.store, run_id, row, exported.model_id, job.data, latency.timings[1:])
+    least = Least(baseline.validation.value, job.config.gate.max_accuracy_drop)
+    exports = export_forms(job.store, export, job.config.export, job.data, job.task, least, folder)
+    registry.check_stored_weights(job.store, exports.version, row.weights_digest, f"{row.title}, run {run_id}")
+    registry.log_result(job.store, run_id, row, exports.version.model_id, job.data, latency.timings[1:])
     tags = report.version_tags(row, job.source.version)
     text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
-    version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
-    return dataclasses.replace(row, version=version)
+    text += "\n" + report.describe_forms(exports.forms, exports.notes, job.model.origin)
+    version = registry.create_version(job.store, job.source.name, exports.version, run_id, tags, text)
+    return dataclasses.replace(row, version=version, notes="; ".join(exports.notes))
 
 
 def _write_details(job: Job, model: CompressedModel, latency: Latency, files: Path) -> None:
@@ -445,7 +450,8 @@ def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable
 
 def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
     recipe = config.model_dump(
-        mode="json", include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "gate", "registration"}
+        mode="json",
+        include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "export", "gate", "registration"},
     )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """The one door to MLflow: nothing outside this package imports it."""
 
 from pipelines.registry.digest import check_stored_weights
+from pipelines.registry.onnx_model import log_onnx
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
@@ -10,6 +11,7 @@ from pipelines.registry.runs import (
     fail_run,
     find_finished,
     log_files,
+    log_forms,
     log_result,
     open_runs,
     open_training,
@@ -36,6 +38,8 @@ __all__ = [
     "find_finished",
     "input_shape",
     "log_files",
+    "log_forms",
+    "log_onnx",
     "log_result",
     "move_alias",
     "open_runs",

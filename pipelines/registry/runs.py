@@ -228,6 +228,14 @@ def _numbers(metric: str, score: Score) -> dict[str, float | None]:
     }
 
 
+def log_forms(store: Store, run_id: str, numbers: Mapping[str, float], note: str) -> None:
+    """Sizes, errors and accuracies of the forms of a version; what could not be made, as a tag."""
+    metrics = [Metric(key, float(value), _now(), 0) for key, value in numbers.items()]
+    tags = [RunTag(lineage.EXPORT_NOTES, note[:5000])] if note else []
+    with mlflow_errors("the exported forms cannot be recorded", run_id):
+        store.client.log_batch(run_id, metrics, tags=tags)
+
+
 def log_files(store: Store, run_id: str, folder: Path, table: pd.DataFrame | None = None, note: str = "") -> None:
     """Everything in `folder` as artifacts, the table as one that the UI can sort, the note as the run's description."""
     store.select()

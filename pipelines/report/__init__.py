@@ -2,6 +2,7 @@
 
 from pipelines.report.confusion import confusion_picture
 from pipelines.report.files import latency_table, write_evaluation, write_latency
+from pipelines.report.forms import describe_forms
 from pipelines.report.html import Confusions, Width, html_report, pareto_front
 from pipelines.report.plot import accuracy_latency_plot
 from pipelines.report.recommendation import recommendation_yaml
@@ -16,6 +17,7 @@ __all__ = [
     "accuracy_latency_plot",
     "calibration_note",
     "confusion_picture",
+    "describe_forms",
     "describe_parent",
     "describe_version",
     "html_report",

@@ -45,7 +45,7 @@ MODEL = CompressedModel(
     ids=["interrupt", "bug", "store is away", "disk is full", "store refuses", "diverged"],
 )
 def test_what_another_try_can_use_stays(tmp_path: Path, error: BaseException, stays: bool) -> None:
-    with pytest.raises(type(error)), work_place(tmp_path, "key") as folder:
+    with pytest.raises(type(error)), work_place(tmp_path, "key") as folder:  # noqa: PT012  two lines of work
         (folder / "weights").touch()
         raise error
     assert (tmp_path / "key" / "weights").exists() == stays
