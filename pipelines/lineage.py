@@ -8,6 +8,7 @@ DATASET_DIGEST = "compression.dataset_digest"
 WORK_KEY = "compression.key"
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
+GATE = "compression.gate"  # why a candidate did not pass
 
 # version tags: five, and short, because the versions table of the MLflow UI cuts long ones
 TAG_SOURCE = "source"
@@ -15,6 +16,7 @@ TAG_METHOD = "method"
 TAG_RATIO = "ratio"
 TAG_ACCURACY = "accuracy"
 TAG_SPEEDUP = "speedup"
+TAG_REJECTED = "rejected"  # only where a recipe registers what failed the gate: why it failed
 
 # metrics: the baseline and every candidate use the same names, so that MLflow can compare them
 ACCURACY = "accuracy"  # test split, after fine-tuning

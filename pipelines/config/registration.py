@@ -1,6 +1,7 @@
 """What is registered, and where."""
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -8,10 +9,11 @@ from pipelines.config.section import Section
 from pipelines.environment import default_tracking_uri
 
 ALIAS = re.compile(r"(?!v\d+$|latest$)[\w-]{1,255}")
+FUNCTION = re.compile(r"(?:[^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*")
 
 
 class Gate(Section):
-    """What a candidate must do to be registered."""
+    """What a candidate must do to pass. Everything is measured on the validation split; unset limits do not count."""
 
     max_accuracy_drop: float = Field(
         default=0.02,
@@ -19,12 +21,43 @@ class Gate(Section):
         le=1,
         description="accuracy it may lose against the source, on the validation split (0.02 = 2 points)",
     )
+    by_confidence_bound: bool = Field(
+        default=False,
+        description="judge the upper end of the drop's confidence interval, not the drop itself: few images then fail more",
+    )
+    min_agreement: float | None = Field(
+        default=None, ge=0, le=1, description="share of the images on which it must answer as the source does"
+    )
+    min_speedup: float | None = Field(default=None, gt=0, description="source's median latency / its own; 1.5 = 1.5x faster")
+    max_latency_ms: float | None = Field(default=None, gt=0, description="median of one call, as `measure` takes it")
+    max_size_mb: float | None = Field(default=None, gt=0, description="of the weights file, in 10^6 bytes")
+    max_macs: float | None = Field(default=None, gt=0, description="multiply-accumulates of one image")
+    min_macs_factor: float | None = Field(default=None, gt=0, description="source's MACs / its own; 2 = half of them")
+    function: str | None = Field(
+        default=None,
+        description="`package.module:function` of your own, below a path of source.trust: it gets the candidate's Facts and "
+        "the source's, and returns None, or the reason why not",
+    )
+
+    @field_validator("function")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value is not None and not FUNCTION.fullmatch(value):
+            raise ValueError(f"{value!r} names no function; write package.module:function")
+        return value
 
 
 class Registration(Section):
     """Where the results go: always the source's own registered model."""
 
-    alias: str = Field(default="challenger", description="moved to the fastest candidate that passed, as the last step")
+    objective: Literal["knee", "latency", "accuracy", "size", "macs", "params"] = Field(
+        default="knee",
+        description="which of those that passed gets the alias; knee: where more speed begins to cost more accuracy",
+    )
+    rejected: Literal["skip", "register"] = Field(
+        default="skip", description="what fails the gate: not registered, or registered with the tag `rejected`"
+    )
+    alias: str = Field(default="challenger", description="moved to the best candidate that passed, as the last step")
     experiment: str | None = Field(default=None, description="MLflow experiment of the runs; default: the source's own")
 
     @field_validator("alias")

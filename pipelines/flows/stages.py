@@ -23,6 +23,7 @@ from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, images_of, load_data
 from pipelines.errors import CandidateError, ConfigError, DataError
 from pipelines.latencies import keep, latency_table
+from pipelines.promotion import gate_function
 from pipelines.records import CompressedModel, Latency
 from pipelines.registry import Runs, SourceVersion, Store
 from pipelines.steps.calibrate import calibration_of, calibration_size
@@ -72,6 +73,8 @@ def _data(section: DataSection) -> Data:
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
+    if config.gate.function is not None:
+        gate_function(config.gate.function, config.source.trust)
     data = _data(config.data)
     store = registry.open_store(config.tracking.uri)
     source = registry.resolve(store, config.source.model)
@@ -212,7 +215,9 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
         (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
         (files / lineage.REPAIRS_FILE).write_bytes(plan.with_name(REPAIRS).read_bytes())
     registry.log_files(job.store, run_id, files)
-    if is_source or not row.passed:
+    if not row.passed:
+        registry.tag_run(job.store, run_id, {lineage.GATE: row.verdict})
+    if is_source or (not row.passed and job.config.registration.rejected == "skip"):
         registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
@@ -221,6 +226,8 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     exported = registry.export_model(job.store, export, folder)
     registry.log_result(job.store, run_id, row, exported.model_id, job.data)
     tags = report.version_tags(row, job.source.version)
+    if not row.passed:
+        tags[lineage.TAG_REJECTED] = row.verdict
     text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
     version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
     return dataclasses.replace(row, version=version)

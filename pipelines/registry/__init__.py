@@ -12,6 +12,7 @@ from pipelines.registry.runs import (
     log_training,
     open_runs,
     open_training,
+    tag_run,
 )
 from pipelines.registry.store import Store, check_writable, create_store, open_store
 
@@ -39,4 +40,5 @@ __all__ = [
     "open_training",
     "register_first",
     "resolve",
+    "tag_run",
 ]

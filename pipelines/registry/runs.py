@@ -107,6 +107,11 @@ def fail_run(store: Store, run_id: str, reason: str) -> None:
     _close(store, [run_id], "FAILED", reason)
 
 
+def tag_run(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+    with mlflow_errors("the run cannot be tagged", run_id):
+        store.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
+
+
 def log_training(store: Store, run_id: str, params: Mapping[str, object], curve: Sequence[Epoch]) -> None:
     """The options of a candidate and what happened in each epoch."""
     now = _now()
