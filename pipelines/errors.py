@@ -5,6 +5,7 @@ SecateurError
 |- DataError        the data set cannot be used for this
 |- SourceError      the registered model cannot be found, or must not or cannot be loaded
 |- CandidateError   a compressed model did not survive its own checks
+|- PromotionError   the champion was not moved, or was moved back: a gate, an approval, another who was first, a failed check
 `- RegistryError    MLflow or its storage failed; `retryable` says whether trying again can help
 """
 
@@ -42,6 +43,10 @@ class SourceError(SecateurError): ...
 
 
 class CandidateError(SecateurError):
+    exit_status = 1
+
+
+class PromotionError(SecateurError):
     exit_status = 1
 
 

@@ -18,6 +18,13 @@ TAG_ACCURACY = "accuracy"
 TAG_SPEEDUP = "speedup"
 TAG_REJECTED = "rejected"  # only where a recipe registers what failed the gate: why it failed
 
+# promotions: on versions, and on the runs that hold the ledger
+TAG_PROMOTION = "promotion"  # short: what was decided last, and when
+TAG_DECISIONS = "promotion.decisions"  # all decisions about this version, JSON
+TAG_COPIED_FROM = "copied_from"  # a version that came from another registry: that registry and the version there
+LEDGER_OF = "promotion.ledger_of"
+LEDGER_INDEX = "promotion.index"
+
 # metrics: the baseline and every candidate use the same names, so that MLflow can compare them
 ACCURACY = "accuracy"  # test split, after fine-tuning
 ACCURACY_DROP = "accuracy_drop"

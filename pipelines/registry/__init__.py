@@ -1,5 +1,10 @@
 """The one door to MLflow: nothing outside this package imports it."""
 
+from pipelines.registry.champion import Aliases, Standing, promote_version, roll_back, standing
+from pipelines.registry.copy import copy_version
+from pipelines.registry.decisions import Decision, decide, decisions_in, fitted, record
+from pipelines.registry.ledger import Entry, open_ledger
+from pipelines.registry.ledger import read as read_ledger
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
@@ -14,31 +19,48 @@ from pipelines.registry.runs import (
     open_training,
     tag_run,
 )
+from pipelines.registry.search import quoted, search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
 
 __all__ = [
+    "Aliases",
     "CandidateRun",
+    "Decision",
+    "Entry",
     "Export",
     "Exported",
     "Runs",
     "SourceVersion",
+    "Standing",
     "Store",
     "check_writable",
+    "copy_version",
     "create_store",
     "create_version",
+    "decide",
+    "decisions_in",
     "export_model",
     "fail_run",
     "fetch_model",
     "find_finished",
+    "fitted",
     "input_shape",
     "log_files",
     "log_result",
     "log_training",
     "move_alias",
+    "open_ledger",
     "open_runs",
     "open_store",
     "open_training",
+    "promote_version",
+    "quoted",
+    "read_ledger",
+    "record",
     "register_first",
     "resolve",
+    "roll_back",
+    "search_versions",
+    "standing",
     "tag_run",
 ]
