@@ -1,6 +1,6 @@
 """The command line: one file per verb. Exit status: 0 done, 1 something broke, 2 the request is wrong, 130 Ctrl-C."""
 
-from pipelines.cli import compress, demo, inspect, recommend, sensitivity, ui
+from pipelines.cli import compress, demo, inspect, promote, recommend, rollback, sensitivity, ui
 from pipelines.cli.app import app, main
 
-__all__ = ["app", "compress", "demo", "inspect", "main", "recommend", "sensitivity", "ui"]
+__all__ = ["app", "compress", "demo", "inspect", "main", "promote", "recommend", "rollback", "sensitivity", "ui"]

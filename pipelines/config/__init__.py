@@ -9,8 +9,9 @@ from pipelines.config.data import Calibration, Data
 from pipelines.config.finetune import Distillation, Finetune, Regularization
 from pipelines.config.load import load_config, parse_config
 from pipelines.config.measure import Measure
+from pipelines.config.promotion import PromoteConfig
 from pipelines.config.recipe import CompressConfig
-from pipelines.config.registration import Gate, Registration, Tracking
+from pipelines.config.registration import CopyTo, Gate, Promotion, Registration, Tracking
 from pipelines.config.source import MODEL_URI, Source
 
 __all__ = [
@@ -18,11 +19,14 @@ __all__ = [
     "Calibration",
     "Candidate",
     "CompressConfig",
+    "CopyTo",
     "Data",
     "Distillation",
     "Finetune",
     "Gate",
     "Measure",
+    "PromoteConfig",
+    "Promotion",
     "Registration",
     "Regularization",
     "Source",

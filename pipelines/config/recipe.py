@@ -7,7 +7,7 @@ from pipelines.config.candidate import Candidate
 from pipelines.config.data import Calibration, Data
 from pipelines.config.finetune import Finetune
 from pipelines.config.measure import Measure
-from pipelines.config.registration import Gate, Registration, Tracking
+from pipelines.config.registration import Gate, Promotion, Registration, Tracking
 from pipelines.config.section import Section
 from pipelines.config.source import Source
 
@@ -25,6 +25,7 @@ class CompressConfig(Section):
     measure: Measure = Measure()
     gate: Gate = Gate()
     registration: Registration = Registration()
+    promotion: Promotion = Promotion()
     tracking: Tracking = Field(default_factory=Tracking)
 
     @field_validator("candidates")

@@ -3,13 +3,19 @@
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.section import Section
 from pipelines.environment import default_tracking_uri
 
 ALIAS = re.compile(r"(?!v\d+$|latest$)[\w-]{1,255}")
 FUNCTION = re.compile(r"(?:[^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*")
+
+
+def alias_of(value: str) -> str:
+    if not ALIAS.fullmatch(value):
+        raise ValueError(f"{value!r} cannot be an alias; use letters, digits, - and _, not 'latest' or 'v1'")
+    return value
 
 
 class Gate(Section):
@@ -63,9 +69,41 @@ class Registration(Section):
     @field_validator("alias")
     @classmethod
     def _is_an_alias(cls, value: str) -> str:
-        if not ALIAS.fullmatch(value):
-            raise ValueError(f"{value!r} cannot be an alias; use letters, digits, - and _, not 'latest' or 'v1'")
-        return value
+        return alias_of(value)
+
+
+class CopyTo(Section):
+    """Another registered model that gets every new champion, in this registry or in another one."""
+
+    model: str = Field(min_length=1, description="its name, e.g. prod.digits")
+    tracking_uri: str | None = Field(default=None, description="of the other registry; default: the same one")
+
+
+class Promotion(Section):
+    """How the champion is replaced."""
+
+    champion: str = Field(default="champion", description="the alias that is moved to what passed")
+    previous: str = Field(default="previous", description="the alias that keeps the champion before")
+    approval: bool = Field(
+        default=False,
+        description="wait for a person: the flow run is suspended with a form, or `secateur promote --approve`",
+    )
+    approval_days: float = Field(default=7.0, gt=0, description="the run fails if nobody has answered by then")
+    lease_minutes: float = Field(
+        default=30.0, ge=1, description="how long a promotion may hold the model if its process dies; it ends sooner itself"
+    )
+    copy_to: CopyTo | None = None
+
+    @field_validator("champion", "previous")
+    @classmethod
+    def _is_an_alias(cls, value: str) -> str:
+        return alias_of(value)
+
+    @model_validator(mode="after")
+    def _aliases_differ(self) -> "Promotion":
+        if self.champion == self.previous:
+            raise ValueError(f"promotion.champion and promotion.previous are both {self.champion!r}; they must differ")
+        return self
 
 
 class Tracking(Section):

@@ -3,6 +3,7 @@
 from pipelines.registry.champion import Aliases, Standing, promote_version, roll_back, standing
 from pipelines.registry.copy import copy_version
 from pipelines.registry.decisions import Decision, decide, decisions_in, fitted, record
+from pipelines.registry.files import digest_of, stored_recipe
 from pipelines.registry.ledger import Entry, open_ledger
 from pipelines.registry.ledger import read as read_ledger
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
@@ -39,6 +40,7 @@ __all__ = [
     "create_version",
     "decide",
     "decisions_in",
+    "digest_of",
     "export_model",
     "fail_run",
     "fetch_model",
@@ -62,5 +64,6 @@ __all__ = [
     "roll_back",
     "search_versions",
     "standing",
+    "stored_recipe",
     "tag_run",
 ]

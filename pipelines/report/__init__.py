@@ -5,6 +5,7 @@ from pipelines.report.recommendation import recommendation_yaml
 from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
 from pipelines.report.table import COLUMNS, to_frame, to_markdown, to_rich
 from pipelines.report.text import calibration_note, describe_parent, describe_version, version_tags
+from pipelines.report.trial import trial_markdown
 
 __all__ = [
     "COLUMNS",
@@ -18,5 +19,6 @@ __all__ = [
     "to_frame",
     "to_markdown",
     "to_rich",
+    "trial_markdown",
     "version_tags",
 ]

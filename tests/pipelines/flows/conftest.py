@@ -1,7 +1,7 @@
 """The compress flow for real, five times in a row, by one worker: a Prefect server takes long to start."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from pipelines import environment
 from pipelines.errors import CandidateError
 from pipelines.flows import stages
+from pipelines.servers import free_port, mlflow_server
 from pipelines.steps.compare import Comparison
 from pruning_core import latency_table
 from tests.conftest import quick_config, run_count, steady_time
@@ -36,7 +37,27 @@ class Flows:
 
 
 @pytest.fixture(scope="session")
-def flows(demo_home: Path, shared_folder: Path, once: Callable[..., object]) -> Flows:
+def prefect() -> Iterator[None]:
+    """A Prefect server for all flows of the session."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `mlflow server` on a copy of the demo's store. Every test makes registered models of its own there."""
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    shutil.copyfile(demo_home / "mlflow.db", folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(environment.HOME_VARIABLE, str(folder))
+        with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", free_port()) as server:
+            yield server.ready()
+
+
+@pytest.fixture(scope="session")
+def flows(prefect: None, demo_home: Path, shared_folder: Path, once: Callable[..., object]) -> Flows:
     result = once("flows", lambda: _run_all(demo_home, shared_folder / "flows"))
     assert isinstance(result, Flows)
     return result
@@ -50,9 +71,7 @@ def own_copy(flows: Flows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def _run_all(demo_home: Path, folder: Path) -> Flows:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv(environment.HOME_VARIABLE, str(folder))
         first = _run(_copy(f"sqlite:///{demo_home / 'mlflow.db'}", folder / "first"))
         repeated = _run(_copy(first.uri, folder / "repeated"))

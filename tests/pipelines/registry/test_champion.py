@@ -20,7 +20,9 @@ def store(store_uri: str) -> Store:
     store = registry.open_store(store_uri)
     first = store.client.get_model_version(NAME, "1")
     for _ in range(2):
-        store.client.create_model_version(NAME, str(first.source), first.run_id, model_id=str(first.source).partition("/")[2])
+        store.client.create_model_version(
+            NAME, str(first.source), first.run_id, model_id=str(first.source).partition("/")[2]
+        )
     return store
 
 
@@ -57,7 +59,10 @@ def test_every_decision_stands_in_tags_and_description(store: Store) -> None:
     registry.roll_back(store, NAME, ALIASES, by="you", why="complaints")
     version = store.client.get_model_version(NAME, "2")
     decisions = registry.decisions_in(version.tags)
-    assert [(d.what, d.by, d.why) for d in decisions] == [("made champion", "me", "faster"), ("rolled back", "you", "complaints")]
+    assert [(d.what, d.by, d.why) for d in decisions] == [
+        ("made champion", "me", "faster"),
+        ("rolled back", "you", "complaints"),
+    ]
     assert version.tags["promotion"].startswith("rolled back 20")
     assert version.description.startswith("A plain sentence.\n\nA table.\n\n## Decisions")
     assert all(d.sentence in version.description for d in decisions)
