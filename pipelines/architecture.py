@@ -1,5 +1,6 @@
 """A model as references: the factory of its class, the plans that pruned it, its weights. Nothing is unpickled."""
 
+import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import pruning_core as pc
 from pipelines.errors import SourceError
@@ -60,12 +62,22 @@ def save_weights(module: nn.Module, path: Path) -> Path:
     return path
 
 
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """Of names, dtypes, shapes and bytes: the same for a module's `state_dict()` and the file that it was saved to."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
 def trusted_factory(path: str, trust: Sequence[str]) -> Callable[..., object]:
     """The function at `package.module:name`, if it is below a trusted import path. Importing runs code."""
     module_name, _, name = path.partition(":")
     if not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise SourceError(f"{path!r} is no factory", "the model's architecture", "write it as package.module:function")
-    if not _is_below(module_name, trust):
+    if not is_below(module_name, trust):
         raise SourceError(
             f"the model wants to run {path!r}, which is not trusted",
             f"source.trust = {json.dumps(list(trust))}",
@@ -80,10 +92,11 @@ def trusted_factory(path: str, trust: Sequence[str]) -> Callable[..., object]:
             "install the package it is in, or run secateur in the folder where it lies",
         ) from exc
     # a trusted module may have imported anything: only what was defined below a trusted path counts
-    if not callable(factory) or not _is_below(getattr(factory, "__module__", None) or "", trust):
+    if not callable(factory) or not is_below(getattr(factory, "__module__", None) or "", trust):
         raise SourceError(f"{path!r} is no function of a trusted module", "the model's architecture", "name its factory")
     return factory  # type: ignore[no-any-return]
 
 
-def _is_below(module_name: str, trust: Sequence[str]) -> bool:
+def is_below(module_name: str, trust: Sequence[str]) -> bool:
+    """Is that module a trusted one, or part of a trusted package?"""
     return any(module_name == prefix or module_name.startswith(f"{prefix}.") for prefix in trust)

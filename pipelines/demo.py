@@ -17,7 +17,7 @@ from pipelines.models import digits_resnet
 from pipelines.progress import display
 from pipelines.registry import SourceVersion, Store
 from pipelines.steps.finetune import Epoch, finetune
-from pipelines.steps.prune import accuracy_of
+from pipelines.steps.prune import primary_of
 from pipelines.steps.threads import torch_threads
 from pipelines.tasks import task_of
 
@@ -74,7 +74,7 @@ def _train_and_register(store: Store, config: CompressConfig) -> None:
                 weights=str(save_weights(module, folder / "trained.safetensors")),
                 trust=config.source.trust,
             )
-            accuracy = accuracy_of(load_module(model), data)
+            accuracy = primary_of(load_module(model), data, task_of(data))
             registry.log_training(
                 store, run_id, {**TRAINING.model_dump(exclude={"distillation", "regularization"}), **KWARGS}, curve
             )
@@ -82,7 +82,7 @@ def _train_and_register(store: Store, config: CompressConfig) -> None:
                 store,
                 registry.Export(run_id=run_id, name=name, model=model, images=images_of(data.test, 7).numpy()),
                 alias=alias,
-                metrics={lineage.ACCURACY: accuracy.test, lineage.VAL_ACCURACY: accuracy.validation},
+                metrics={"accuracy": accuracy.test, lineage.of_validation("accuracy"): accuracy.validation},
                 description=_description(curve, accuracy.test, data.name),
                 folder=folder / "export",
             )

@@ -9,12 +9,13 @@ WORK_KEY = "compression.key"
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
 GATE = "compression.gate"  # why a candidate did not pass
+WEIGHTS_DIGEST = "compression.weights_digest"  # of the weights that were evaluated, timed and registered
 
 # version tags: five, and short, because the versions table of the MLflow UI cuts long ones
 TAG_SOURCE = "source"
 TAG_METHOD = "method"
 TAG_RATIO = "ratio"
-TAG_ACCURACY = "accuracy"
+# and the primary metric, under its own name
 TAG_SPEEDUP = "speedup"
 TAG_REJECTED = "rejected"  # only where a recipe registers what failed the gate: why it failed
 
@@ -26,14 +27,17 @@ LEDGER_OF = "promotion.ledger_of"
 LEDGER_INDEX = "promotion.index"
 
 # metrics: the baseline and every candidate use the same names, so that MLflow can compare them
-ACCURACY = "accuracy"  # test split, after fine-tuning
-ACCURACY_DROP = "accuracy_drop"
-ACCURACY_CUT = "accuracy_after_cut"  # test split, nothing mended yet
-ACCURACY_PRUNED = "accuracy_after_pruning"  # test split, compensated, before fine-tuning
-VAL_ACCURACY = "val_accuracy"  # what the gate looks at
-VAL_ACCURACY_PRUNED = "val_accuracy_after_pruning"
+# the task's metrics have their own names: `accuracy` is of the test split, after fine-tuning
+DROP = "{}_drop"  # against the source on the same samples, positive where worse; also _low and _high
+AFTER_CUT = "{}_after_cut"  # nothing mended yet
+AFTER_PRUNING = "{}_after_pruning"  # compensated, before fine-tuning
+DROP_P_VALUE = "{}_drop_p_value"
+AGREEMENT = "agreement"  # share of predictions equal to the source's
+KL = "kl_from_source"
 LATENCY_P50 = "latency_p50_ms"
-LATENCY_P95 = "latency_p95_ms"
+LATENCY_P90 = "latency_p90_ms"
+LATENCY_P99 = "latency_p99_ms"
+THROUGHPUT = "throughput"  # samples per second
 LATENCY_PREDICTED = "latency_predicted_ms"  # by the table, of those that were given a latency to meet
 SPEEDUP_PREDICTED = "speedup_predicted"
 PARAMS = "params"
@@ -43,6 +47,12 @@ PARAMS_FACTOR = "params_factor"
 MACS_FACTOR = "macs_factor"
 SIZE_FACTOR = "size_factor"
 SPEEDUP = "speedup"
+SPEEDUP_LOW = "speedup_low"  # of its confidence interval
+SPEEDUP_HIGH = "speedup_high"
+IS_NOISY = "latency_is_noisy"  # 1: it is open whether this model is faster than another one
+ACTIVATIONS = "activation_bytes"
+PEAK_MEMORY = "peak_memory_bytes"
+ENERGY = "energy_mj"  # of one call
 TRAIN_LOSS = "train_loss"  # per epoch
 EPOCH_VAL_ACCURACY = "epoch_val_accuracy"  # per epoch
 
@@ -55,7 +65,17 @@ COMPARISON_TABLE = "comparison_table.json"
 COMPARISON_JSON = "comparison.json"
 PLOT_FILE = "accuracy_latency.png"
 LATENCY_SAMPLES = "latency_samples_ms.json"
+LATENCY_CSV = "latency.csv"  # a line per engine, batch size and number of threads
+LAYERS_CSV = "layers.csv"  # width, parameters and MACs of each layer
+METRICS_JSON = "evaluation.json"  # both splits: every metric, interval and test
+PER_CLASS_CSV = "per_class.csv"  # test split
+CONFUSION_FILE = "confusion.png"  # test split
 
 # what is stored with a model, beside MLflow's own files
 WEIGHTS_FILE = "weights.safetensors"
 ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory, kwargs, plans
+
+
+def of_validation(metric: str) -> str:
+    """A metric's name for the validation split, which the gate looks at."""
+    return f"val_{metric}"

@@ -55,7 +55,7 @@ def recommend(
         candidate,
         section,
         Calibration(samples=samples),
-        Measure(batch_size=batch_size, threads=threads),
+        Measure(batch_sizes=(batch_size,), thread_counts=(threads,)),
         tracking_uri=tracking_uri or environment.default_tracking_uri(),
         trust=("pipelines.models", *(trust or ())),
         factory=factory,

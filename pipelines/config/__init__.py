@@ -6,6 +6,7 @@ A ratio is always the fraction REMOVED. Accuracies are fractions, 0 to 1. Unset 
 from pipelines.config.candidate import Candidate, read_ratios
 from pipelines.config.command_line import data_section, parse_budget, parse_section, ratio_list
 from pipelines.config.data import Calibration, Data
+from pipelines.config.evaluate import Evaluate, Task
 from pipelines.config.finetune import Distillation, Finetune, Regularization
 from pipelines.config.load import load_config, parse_config
 from pipelines.config.measure import Measure
@@ -22,6 +23,7 @@ __all__ = [
     "CopyTo",
     "Data",
     "Distillation",
+    "Evaluate",
     "Finetune",
     "Gate",
     "Measure",
@@ -30,6 +32,7 @@ __all__ = [
     "Registration",
     "Regularization",
     "Source",
+    "Task",
     "Tracking",
     "data_section",
     "load_config",

@@ -5,6 +5,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipelines.config.candidate import Candidate
 from pipelines.config.data import Calibration, Data
+from pipelines.config.evaluate import Evaluate, Task
 from pipelines.config.finetune import Finetune
 from pipelines.config.measure import Measure
 from pipelines.config.registration import Gate, Promotion, Registration, Tracking
@@ -17,11 +18,13 @@ class CompressConfig(Section):
 
     source: Source
     data: Data = Data()
+    task: Task = Task()
     calibration: Calibration = Calibration()
     candidates: tuple[Candidate, ...] = Field(
         min_length=1, description="the versions to make, at least one, e.g. `- ratio: 0.5`"
     )
     finetune: Finetune = Finetune()
+    evaluate: Evaluate = Evaluate()
     measure: Measure = Measure()
     gate: Gate = Gate()
     registration: Registration = Registration()

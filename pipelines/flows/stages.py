@@ -15,22 +15,25 @@ from torch import nn
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
-from pipelines.architecture import ModelRef, load_module, save_weights
+from pipelines.architecture import ModelRef, load_module, save_weights, weights_digest
 from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
 from pipelines.config import Measure as MeasureSection
-from pipelines.data import Data, images_of, load_data
+from pipelines.data import Data, images_of, load_data, some
 from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.evaluations import evaluation_folder
 from pipelines.latencies import keep, latency_table
 from pipelines.promotion import gate_function
-from pipelines.records import CompressedModel, Latency
+from pipelines.records import CompressedModel, Latency, Scores
 from pipelines.registry import Runs, SourceVersion, Store
 from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
+from pipelines.steps.evaluate import Evaluations, assess_all, remembered, save_evaluations
+from pipelines.steps.evaluate.score import score
 from pipelines.steps.finetune import Epoch, finetune
-from pipelines.steps.measure import measure
-from pipelines.steps.prune import REPAIRS, Request, accuracy_of, describe_source, example_batch, prune
+from pipelines.steps.measure import measure, missing_package
+from pipelines.steps.prune import REPAIRS, Request, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 from pipelines.tasks import Task, task_of
@@ -55,7 +58,7 @@ class Job:
 
     @property
     def task(self) -> Task:
-        return task_of(self.data)
+        return task_of(self.data, self.config.task, self.config.source.trust)
 
     @property
     def store(self) -> Store:
@@ -73,9 +76,11 @@ def _data(section: DataSection) -> Data:
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
+    _check_engines(config.measure)
     if config.gate.function is not None:
         gate_function(config.gate.function, config.source.trust)
     data = _data(config.data)
+    task = task_of(data, config.task, config.source.trust)
     store = registry.open_store(config.tracking.uri)
     source = registry.resolve(store, config.source.model)
     if source.artifact_location:
@@ -84,7 +89,7 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     model = registry.fetch_model(
         store, source, folder / "source", trust=trust.trust, factory=trust.factory, kwargs=trust.kwargs
     )
-    check_data_fits(model, data)
+    check_data_fits(model, data, task)
     _check_candidates(config, model, data)
     penalty_of(config.finetune.regularization.kind, load_module(model), example_batch(data))
     return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
@@ -132,7 +137,29 @@ def earlier_result(job: Job) -> Comparison | None:
 
 
 def evaluate_source(job: Job) -> CompressedModel:
-    return describe_source(job.model, job.data)
+    own, folder = _source_evaluations(job)
+    return describe_source(job.model, job.data, _scores(job, own, own, _digest(job.model), folder))
+
+
+def _source_evaluations(job: Job) -> tuple[Evaluations, Path]:
+    """The source is evaluated once, whichever task or flow asks first."""
+    folder = evaluation_folder(job.source.uri, _digest(job.model), job.data.digest, job.task)
+    batch_size = job.config.evaluate.batch_size
+    return remembered(folder, lambda: assess_all(load_module(job.model), job.data, job.task, batch_size)), folder
+
+
+def _digest(model: ModelRef) -> str:
+    return weights_digest(load_module(model).state_dict())
+
+
+def _scores(job: Job, own: Evaluations, source: Evaluations, digest: str, folder: Path) -> Scores:
+    options = job.config.evaluate
+    return Scores(
+        validation=score(job.task, own.validation, source.validation, options),
+        test=score(job.task, own.test, source.test, options),
+        weights_digest=digest,
+        folder=str(folder),
+    )
 
 
 def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: Callable[[], bool]) -> Job:
@@ -159,7 +186,7 @@ def prune_candidate(job: Job, candidate: Candidate, should_stop: Callable[[], bo
     latencies = _latencies(job.config.measure, candidate)
     calibration = calibration_of(job.data, job.config.calibration)
     folder = job.folder_of(candidate.title)
-    pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies, should_stop)
+    pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies, should_stop, job.task)
     if latencies is not None:
         keep(latencies)
     return pruned
@@ -193,7 +220,10 @@ def finetune_candidate(
     }
     registry.log_training(job.store, runs.of(pruned.title), params, curve)
     model = dataclasses.replace(pruned.model, weights=str(weights))
-    return dataclasses.replace(pruned, model=model, accuracy=accuracy_of(module, job.data), curve=curve)
+    own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
+    kept = save_evaluations(own, folder / "evaluation")
+    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(module.state_dict()), kept)
+    return dataclasses.replace(pruned, model=model, scores=scores, curve=curve)
 
 
 def measure_latency(job: Job, models: Sequence[CompressedModel]) -> list[Latency]:
@@ -208,7 +238,7 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     folder = Path(job.folder) / "export" / run_id
     files = folder / "artifacts"
     files.mkdir(parents=True, exist_ok=True)
-    measured = {"conditions": dict(latency.conditions), "samples_ms": latency.samples_ms}
+    measured = dataclasses.asdict(latency)
     (files / lineage.LATENCY_SAMPLES).write_text(json.dumps(measured), encoding="utf-8")
     if not is_source:
         plan = Path(model.model.plans[-1])
@@ -255,21 +285,28 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
     return CandidateError(f"no candidate got through\n{reasons}", "compress flow", "see the failed runs for the whole story")
 
 
-def check_data_fits(model: ModelRef, data: Data) -> None:
-    """Raises DataError unless the model answers one logit per class of these images."""
+def check_data_fits(model: ModelRef, data: Data, task: Task | None = None) -> None:
+    """Raises DataError unless the model's answer to these samples can be judged by their targets."""
     where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
+    task = task or task_of(data)
+    x, target = some(data.train, 2)
     try:
         with torch.inference_mode():
-            answer = load_module(model)(example_batch(data))
+            answer = load_module(model)(x)
     except RuntimeError as exc:
         raise DataError(f"the model cannot take these images: {exc}", where, "name the data the model was made for") from exc
-    if not isinstance(answer, torch.Tensor) or answer.ndim != 2 or answer.shape[1] < data.classes:
-        shape = list(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-        raise DataError(
-            f"the model answers {shape}, not one logit per class",
-            where,
-            "name a classifier, and the data it was made for",
-        )
+    if problem := task.mismatch(answer, target):
+        fix = f"name a model for {type(task).__name__.lower()}, and the data it was made for; or another task"
+        raise DataError(problem, where, fix)
+
+
+def _check_engines(measure: MeasureSection) -> None:
+    """Raises ConfigError where an engine or a device that is to be measured is not there."""
+    for engine in measure.engines:
+        if package := missing_package(engine):
+            raise ConfigError(f"{engine!r} needs {package}", "measure.engines", "pip install secateur[onnx]")
+    if measure.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("torch finds no CUDA device here", "measure.device", "use cpu, or a machine with one")
 
 
 def _check_candidates(config: CompressConfig, model: ModelRef, data: Data) -> None:
@@ -308,7 +345,7 @@ def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable
 
 def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
     recipe = config.model_dump(
-        mode="json", include={"calibration", "candidates", "finetune", "measure", "gate", "registration"}
+        mode="json", include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "gate", "registration"}
     )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

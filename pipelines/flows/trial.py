@@ -1,7 +1,7 @@
 """A challenger beside the champion, both out of the registry, on the data as they are now. Callable without Prefect."""
 
-import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,10 +14,13 @@ from pipelines.config import PromoteConfig, parse_section
 from pipelines.data import Data, load_data
 from pipelines.errors import ConfigError, PromotionError
 from pipelines.flows.stages import check_data_fits
-from pipelines.promotion import Facts, contrast, failures_of
+from pipelines.promotion import Facts, failures_of
 from pipelines.registry import Aliases, SourceVersion, Standing, Store
+from pipelines.steps.evaluate import assess
+from pipelines.steps.evaluate.score import score
 from pipelines.steps.measure import measure
-from pipelines.steps.prune import describe_source
+from pipelines.steps.prune import size_of
+from pipelines.tasks import Task, task_of
 
 TOLERANCE = 1e-6  # between two evaluations of the same weights on the same data
 
@@ -42,10 +45,12 @@ class Trial:
     def summary(self) -> str:
         """One sentence with the numbers that count."""
         if self.champion is None:
-            return f"The first champion: validation accuracy {self.facts.accuracy:.4f}, {self.facts.latency_ms:.2f} ms."
+            return (
+                f"The first champion: validation {self.facts.metric} {self.facts.value:.4f}, {self.facts.latency_ms:.2f} ms."
+            )
         return (
-            f"Against version {self.standing.champion}: validation accuracy {self.facts.accuracy:.4f} "
-            f"({self.champion.accuracy:.4f}), {self.facts.speedup:.2f}x faster, "
+            f"Against version {self.standing.champion}: validation {self.facts.metric} {self.facts.value:.4f} "
+            f"({self.champion.value:.4f}), {self.facts.speedup:.2f}x faster, "
             f"{self.champion.size_bytes / self.facts.size_bytes:.2f}x smaller."
         )
 
@@ -67,7 +72,7 @@ def config_for(model: str, tracking_uri: str, trust: Sequence[str]) -> PromoteCo
             "give the recipe as well: secateur promote models:/name@challenger recipe.yaml",
         )
     stored = yaml.safe_load(text)
-    raw = {name: stored[name] for name in ("data", "measure", "gate", "promotion") if name in stored}
+    raw = {name: stored[name] for name in PromoteConfig.JUDGED_BY if name in stored}
     source = {"model": model, "trust": tuple(trust)}
     return parse_section(
         PromoteConfig, {**raw, "source": source, "tracking": {"uri": tracking_uri}}, f"the recipe stored with {version.uri}"
@@ -83,17 +88,16 @@ def run_trial(config: PromoteConfig, folder: Path) -> Trial:
         raise PromotionError(
             f"{version.uri} is {config.promotion.champion} already", config.tracking.uri, "there is nothing to do"
         )
-    mine = _fetch(store, version, config, folder / "challenger")
-    refs = {"challenger": mine}
+    refs = {}
     if standing.champion is not None:
         current = registry.resolve(store, f"models:/{version.name}/{standing.champion}")
         refs["champion"] = _fetch(store, current, config, folder / "champion")
+    refs["challenger"] = _fetch(store, version, config, folder / "challenger")
+    task = task_of(data, config.task, config.source.trust)
     for ref in refs.values():
-        check_data_fits(ref, data)
-    latencies = measure(refs, data, config.measure)
-    facts = {name: _facts(name, ref, latencies[name].p50_ms, data) for name, ref in refs.items()}
-    champion = facts.get("champion")
-    challenger = facts["challenger"] if champion is None else _against(refs, facts, data)
+        check_data_fits(ref, data, task)
+    facts = _measured(config, refs, data, task)
+    challenger, champion = facts["challenger"], facts.get("champion")
     limits = config.gate
     if champion is None:  # nothing to be compared with: only what is asked of the version alone counts
         limits = limits.model_copy(update=dict.fromkeys(("min_agreement", "min_speedup", "min_macs_factor")))
@@ -126,10 +130,11 @@ def verify(config: PromoteConfig, trial: Trial, folder: Path) -> None:
             where,
             "find out who changed the artifacts of this version; register it again",
         )
-    accuracy = describe_source(ref, data).accuracy.validation
-    if abs(accuracy - trial.facts.accuracy) > TOLERANCE:
+    task = task_of(data, config.task, config.source.trust)
+    value = assess(load_module(ref), data.validation, task, config.evaluate.batch_size).metrics[task.primary]
+    if not math.isclose(value, trial.facts.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         raise PromotionError(
-            f"loaded again, the model reaches {accuracy:.4f} on validation, not {trial.facts.accuracy:.4f}",
+            f"loaded again, the model reaches {task.primary} {value:.4f} on validation, not {trial.facts.value:.4f}",
             where,
             "see that the model gives the same answer to the same question twice",
         )
@@ -140,26 +145,27 @@ def _fetch(store: Store, version: SourceVersion, config: PromoteConfig, folder: 
     return registry.fetch_model(store, version, folder, trust=source.trust, factory=source.factory, kwargs=source.kwargs)
 
 
-def _facts(title: str, ref: ModelRef, latency_ms: float, data: Data) -> Facts:
-    model = describe_source(ref, data)
-    return Facts(
-        title=title,
-        accuracy=model.accuracy.validation,
-        latency_ms=latency_ms,
-        params=model.size.params,
-        macs=model.size.macs,
-        size_bytes=model.size.size_bytes,
-    )
-
-
-def _against(refs: dict[str, ModelRef], facts: dict[str, Facts], data: Data) -> Facts:
-    pair = contrast(load_module(refs["champion"]), load_module(refs["challenger"]), data.validation)
-    mine, other = facts["challenger"], facts["champion"]
-    return dataclasses.replace(
-        mine,
-        drop=other.accuracy - mine.accuracy,
-        drop_upper=pair.drop_upper,
-        agreement=pair.agreement,
-        speedup=other.latency_ms / mine.latency_ms,
-        macs_factor=other.macs / mine.macs,
-    )
+def _measured(config: PromoteConfig, refs: Mapping[str, ModelRef], data: Data, task: Task) -> dict[str, Facts]:
+    """The champion, where there is one, is what the challenger is compared with."""
+    first = next(iter(refs))
+    latencies = measure(refs, data, config.measure)
+    seen = {name: assess(load_module(ref), data.validation, task, config.evaluate.batch_size) for name, ref in refs.items()}
+    sizes = {name: size_of(load_module(ref), data, Path(ref.weights)) for name, ref in refs.items()}
+    facts = {}
+    for name in refs:
+        result = score(task, seen[name], seen[first], config.evaluate)
+        facts[name] = Facts(
+            title=name,
+            value=result.value,
+            metric=task.primary,
+            latency_ms=latencies[name].primary.p50_ms,
+            params=sizes[name].params,
+            macs=sizes[name].macs,
+            size_bytes=sizes[name].size_bytes,
+            drop=result.drop,
+            drop_upper=result.drop_high,
+            agreement=result.agreement,
+            speedup=latencies[name].primary.speedup,
+            macs_factor=sizes[first].macs / sizes[name].macs,
+        )
+    return facts

@@ -1,6 +1,5 @@
 """What decides whether a model may go on, and which goes first. Pure functions of frozen numbers; no platform."""
 
-from pipelines.promotion.contrast import Contrast, contrast
 from pipelines.promotion.facts import Facts, facts_of
 from pipelines.promotion.gates import failures_of, gate_function
 from pipelines.promotion.judge import choose, judge
@@ -8,11 +7,9 @@ from pipelines.promotion.objective import OBJECTIVES, best_of, pareto_front
 
 __all__ = [
     "OBJECTIVES",
-    "Contrast",
     "Facts",
     "best_of",
     "choose",
-    "contrast",
     "facts_of",
     "failures_of",
     "gate_function",

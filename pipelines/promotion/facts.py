@@ -10,12 +10,13 @@ class Facts:
     """One model beside the one it is to replace. A user's own gate function gets two of these."""
 
     title: str
-    accuracy: float  # of the task's first metric, validation split
+    value: float  # the task's primary metric, validation split
     latency_ms: float  # median of one call
     params: int
     macs: int  # of one sample
     size_bytes: int
-    drop: float = 0.0  # accuracy lost against the source; negative: gained
+    metric: str = "accuracy"  # its name
+    drop: float = 0.0  # what was lost against the source, whichever way the metric points; negative: gained
     drop_upper: float | None = None  # upper end of the drop's confidence interval
     agreement: float | None = None  # share of the samples that both answer alike
     speedup: float = 1.0  # source / this
@@ -26,15 +27,18 @@ class Facts:
         return self.size_bytes / 1e6
 
 
-def facts_of(row: Row, source: Row) -> Facts:
+def facts_of(row: Row) -> Facts:
     return Facts(
         title=row.title,
-        accuracy=row.val_accuracy,
+        value=row.validation.value,
         latency_ms=row.latency_p50_ms,
         params=row.params,
         macs=row.macs,
         size_bytes=row.size_bytes,
-        drop=source.val_accuracy - row.val_accuracy,
+        metric=row.metric,
+        drop=row.validation.drop,
+        drop_upper=row.validation.drop_high,
+        agreement=row.validation.agreement,
         speedup=row.speedup,
         macs_factor=row.macs_factor,
     )

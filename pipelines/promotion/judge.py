@@ -22,10 +22,10 @@ def judge(comparison: Comparison, limits: Limits, objective: str, trust: Sequenc
 def choose(comparison: Comparison, objective: str) -> Comparison:
     """The same comparison with the best of the rows that passed: some may have been lost since they were judged."""
     source, *rows = comparison.rows
-    passed = [facts_of(row, source) for row in rows if row.passed]
-    return replace(comparison, challenger=best_of(passed, facts_of(source, source), objective))
+    passed = [facts_of(row) for row in rows if row.passed]
+    return replace(comparison, challenger=best_of(passed, facts_of(source), objective))
 
 
 def _judged(row: Row, source: Row, limits: Limits, trust: Sequence[str]) -> Row:
-    reasons = failures_of(limits, facts_of(row, source), facts_of(source, source), trust)
+    reasons = failures_of(limits, facts_of(row), facts_of(source), trust)
     return replace(row, passed=not reasons, verdict="; ".join(reasons) or PASSED)

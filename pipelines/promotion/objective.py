@@ -1,4 +1,7 @@
-"""Which of several models is the best. Equal: the more accurate, then the faster, then the smaller."""
+"""Which of several models is the best. Equal: the one that lost less, then the faster, then the smaller.
+
+"Accuracy" stands for the task's primary metric; what counts is its drop, so a metric that is better when small works too.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +18,7 @@ def best_of(candidates: Sequence[Facts], source: Facts, objective: str = "knee")
         return None
     cost = OBJECTIVES[objective](candidates, source)
     eligible = [facts for facts in candidates if facts.title in cost]
-    return min(eligible, key=lambda f: (round(cost[f.title], 9), -f.accuracy, f.latency_ms, f.params)).title
+    return min(eligible, key=lambda f: (round(cost[f.title], 9), f.drop, f.latency_ms, f.params)).title
 
 
 def pareto_front(candidates: Sequence[Facts]) -> tuple[Facts, ...]:
@@ -24,8 +27,8 @@ def pareto_front(candidates: Sequence[Facts]) -> tuple[Facts, ...]:
 
 
 def _dominates(one: Facts, other: Facts) -> bool:
-    no_worse = one.accuracy >= other.accuracy and one.latency_ms <= other.latency_ms
-    return no_worse and (one.accuracy > other.accuracy or one.latency_ms < other.latency_ms)
+    no_worse = one.drop <= other.drop and one.latency_ms <= other.latency_ms
+    return no_worse and (one.drop < other.drop or one.latency_ms < other.latency_ms)
 
 
 def _knee(candidates: Sequence[Facts], source: Facts) -> Mapping[str, float]:
@@ -39,9 +42,9 @@ def _knee(candidates: Sequence[Facts], source: Facts) -> Mapping[str, float]:
     front = pareto_front(candidates)
     span = [*front, source]
     slow, fast = max(f.latency_ms for f in span), min(f.latency_ms for f in span)
-    high, low = max(f.accuracy for f in front), min(f.accuracy for f in front)
+    worst, best = max(f.drop for f in front), min(f.drop for f in front)
     return {
-        facts.title: _share(facts.latency_ms - fast, slow - fast) + _share(high - facts.accuracy, high - low)
+        facts.title: _share(facts.latency_ms - fast, slow - fast) + _share(facts.drop - best, worst - best)
         for facts in front
     }
 
@@ -57,7 +60,7 @@ def _by(value: Callable[[Facts], float]) -> Objective:
 OBJECTIVES: Mapping[str, Objective] = {
     "knee": _knee,
     "latency": _by(lambda facts: facts.latency_ms),
-    "accuracy": _by(lambda facts: -facts.accuracy),
+    "accuracy": _by(lambda facts: facts.drop),
     "size": _by(lambda facts: facts.size_bytes),
     "macs": _by(lambda facts: facts.macs),
     "params": _by(lambda facts: facts.params),

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from pipelines import lineage
 from pipelines.data import Data
 from pipelines.errors import is_interrupt
+from pipelines.records import Score
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
@@ -124,14 +125,16 @@ def log_training(store: Store, run_id: str, params: Mapping[str, object], curve:
 def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: Data) -> None:
     """The final numbers, linked to the model and the data they were taken with; the same names for every row."""
     now = _now()
-    numbers = {
-        lineage.ACCURACY: row.accuracy,
-        lineage.ACCURACY_DROP: row.accuracy_drop,
-        lineage.ACCURACY_CUT: row.accuracy_after_cut,
-        lineage.ACCURACY_PRUNED: row.accuracy_after_pruning,
-        lineage.VAL_ACCURACY: row.val_accuracy,
+    validation = {lineage.of_validation(name): number for name, number in _numbers(row.metric, row.validation).items()}
+    numbers: dict[str, float | None] = {
+        **_numbers(row.metric, row.test),
+        **validation,
+        lineage.AFTER_CUT.format(row.metric): row.after_cut,
+        lineage.AFTER_PRUNING.format(row.metric): row.after_pruning,
         lineage.LATENCY_P50: row.latency_p50_ms,
-        lineage.LATENCY_P95: row.latency_p95_ms,
+        lineage.LATENCY_P90: row.latency_p90_ms,
+        lineage.LATENCY_P99: row.latency_p99_ms,
+        lineage.THROUGHPUT: row.throughput,
         lineage.PARAMS: row.params,
         lineage.MACS: row.macs,
         lineage.SIZE: row.size_bytes,
@@ -139,12 +142,38 @@ def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: 
         lineage.MACS_FACTOR: row.macs_factor,
         lineage.SIZE_FACTOR: row.size_factor,
         lineage.SPEEDUP: row.speedup,
+        lineage.SPEEDUP_LOW: row.speedup_low,
+        lineage.SPEEDUP_HIGH: row.speedup_high,
+        lineage.IS_NOISY: row.is_noisy,
+        lineage.ACTIVATIONS: row.activation_bytes,
+        lineage.PEAK_MEMORY: row.peak_memory_bytes,
+        lineage.ENERGY: row.energy_mj,
     }
     if row.latency_predicted_ms is not None and row.speedup_predicted is not None:
         numbers |= {lineage.LATENCY_PREDICTED: row.latency_predicted_ms, lineage.SPEEDUP_PREDICTED: row.speedup_predicted}
-    metrics = [Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id) for key, value in numbers.items()]
+    metrics = [
+        Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id)
+        for key, value in numbers.items()
+        if value is not None
+    ]
     with mlflow_errors("the result cannot be recorded", run_id):
-        store.client.log_batch(run_id, metrics)
+        store.client.log_batch(run_id, metrics, tags=[RunTag(lineage.WEIGHTS_DIGEST, row.weights_digest)])
+
+
+def _numbers(metric: str, score: Score) -> dict[str, float | None]:
+    """All that is known of one split, under the names of the test split."""
+    drop = lineage.DROP.format(metric)
+    return {
+        **score.metrics,
+        f"{metric}_low": score.low,
+        f"{metric}_high": score.high,
+        drop: score.drop,
+        f"{drop}_low": score.drop_low,
+        f"{drop}_high": score.drop_high,
+        lineage.DROP_P_VALUE.format(metric): score.p_value,
+        lineage.AGREEMENT: score.agreement,
+        lineage.KL: score.kl,
+    }
 
 
 def log_files(store: Store, run_id: str, folder: Path, table: pd.DataFrame | None = None, note: str = "") -> None:
@@ -176,7 +205,10 @@ def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comp
 
 
 def _comparison_from(raw: dict[str, object]) -> Comparison:
-    rows = tuple(Row(**row) for row in raw.pop("rows"))  # type: ignore[attr-defined]
+    rows = tuple(
+        Row(**{**row, **{split: Score(**row[split]) for split in ("validation", "test")}})
+        for row in raw.pop("rows")  # type: ignore[attr-defined]
+    )
     failures = tuple(Failure(**failure) for failure in raw.pop("failures"))  # type: ignore[attr-defined]
     return dataclasses.replace(Comparison(source="", rows=rows, failures=failures), **raw)  # type: ignore[arg-type]
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipelines.report.words import metric_name
 from pipelines.steps.compare import Comparison
 
 
 def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
     """Write a PNG. Filled: registered; hollow: did not pass; dash: before fine-tuning.
 
-    A bar reaches from the median to the 95th percentile.
+    Across: from the median latency to its 90th percentile; up and down: the confidence interval of the metric.
     """
     figure = Figure(figsize=(7.2, 4.5), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
@@ -19,11 +20,15 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
     for number, row in enumerate(comparison.rows):
         is_source = row is comparison.rows[0]
         color = "#555555" if is_source else "#1f77b4"
-        spread = [[0.0], [max(0.0, row.latency_p95_ms - row.latency_p50_ms)]]
-        axes.errorbar(row.latency_p50_ms, row.accuracy, xerr=spread, fmt="none", ecolor=color, elinewidth=1, alpha=0.5)
+        spread = [[0.0], [max(0.0, row.latency_p90_ms - row.latency_p50_ms)]]
+        value, low, high = row.test.value, row.test.low, row.test.high
+        interval = None if low is None or high is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axes.errorbar(
+            row.latency_p50_ms, value, xerr=spread, yerr=interval, fmt="none", ecolor=color, elinewidth=1, alpha=0.5
+        )
         axes.scatter(
             row.latency_p50_ms,
-            row.accuracy,
+            value,
             s=60,
             marker="s" if is_source else "o",
             facecolor=color if row.passed else "white",
@@ -31,13 +36,14 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
             zorder=3,
         )
         if not is_source:  # where it came from: before fine-tuning
-            axes.scatter(row.latency_p50_ms, row.accuracy_after_pruning, s=30, marker="_", color=color, zorder=2)
-            ends = [row.accuracy_after_pruning, row.accuracy]
+            axes.scatter(row.latency_p50_ms, row.after_pruning, s=30, marker="_", color=color, zorder=2)
+            ends = [row.after_pruning, value]
             axes.plot([row.latency_p50_ms] * 2, ends, color=color, linewidth=0.8, linestyle=":", zorder=1)
         label = row.title if is_source else f"{row.title}\n{row.speedup:.2f}x faster"
+        label += " (noisy)" if row.is_noisy else ""
         axes.annotate(
             label,
-            (row.latency_p50_ms, row.accuracy),
+            (row.latency_p50_ms, value),
             xytext=(0, -30 if number % 2 == 0 and not is_source else 9),  # neighbours often differ little
             textcoords="offset points",
             ha="center",
@@ -45,8 +51,10 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
         )
     axes.margins(x=0.15, y=0.3)
     axes.set_xlim(left=0)
-    axes.set_xlabel("latency, ms per batch: median, bar to p95 (left is better)")
-    axes.set_ylabel("test accuracy (up is better)")
+    baseline = comparison.rows[0]
+    axes.set_xlabel("latency, ms per batch: median, bar to p90 (left is better)")
+    better = "up" if baseline.higher_is_better else "down"
+    axes.set_ylabel(f"test {metric_name(baseline.metric)}, bar: 95% interval ({better} is better)")
     axes.set_title(f"{comparison.source} and its compressed candidates", fontsize=10)
     axes.grid(alpha=0.25)
     figure.savefig(path)

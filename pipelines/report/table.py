@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 from rich.table import Table
 
+from pipelines.report.words import drop_cell
 from pipelines.steps.compare import Comparison, Row
 
 
@@ -23,8 +24,17 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.1f} k"
 
 
-def _predicted(row: Row) -> str:
-    return "" if row.speedup_predicted is None else f", predicted {row.speedup_predicted:.2f}x"
+def _latency(row: Row) -> str:
+    """The interval of the factor, where there is one to tell."""
+    text = f"{row.latency_p50_ms:.2f} ms"
+    if row.speedup == row.speedup_low == row.speedup_high == 1:
+        return text + (", noisy" if row.is_noisy else "")
+    text += f" ({row.speedup:.2f}x"
+    if row.speedup_low < row.speedup_high:
+        text += f", {row.speedup_low:.2f} to {row.speedup_high:.2f}"
+    if row.speedup_predicted is not None:
+        text += f", predicted {row.speedup_predicted:.2f}x"
+    return f"{text}, noisy)" if row.is_noisy else f"{text})"
 
 
 # heading -> cell of one row; a factor says how many times less than the source's
@@ -34,17 +44,18 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "params": lambda row: _with_factor(_count(row.params), row.params_factor),
     "MACs": lambda row: _with_factor(_count(row.macs), row.macs_factor),
     "size": lambda row: _with_factor(_size(row.size_bytes), row.size_factor),
-    "accuracy: cut": lambda row: f"{row.accuracy_after_cut:.3f}",
-    "compensated": lambda row: f"{row.accuracy_after_pruning:.3f}",
-    "fine-tuned": lambda row: f"{row.accuracy:.3f}",
-    "latency p50": lambda row: _with_factor(f"{row.latency_p50_ms:.2f} ms", row.speedup) + _predicted(row),
+    "cut": lambda row: f"{row.after_cut:.3f}",
+    "compensated": lambda row: f"{row.after_pruning:.3f}",
+    "fine-tuned": lambda row: f"{row.test.value:.3f}",
+    "drop": drop_cell,
+    "latency p50": _latency,
     "registered": lambda row: f"version {row.version}" if row.version else f"no: {row.verdict}",
 }
 
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
-    """Plain numbers, one row per model."""
-    return pd.DataFrame([dataclasses.asdict(row) for row in comparison.rows])
+    """Plain numbers, one row per model; those of a split have its name before theirs: `test_drop_low`."""
+    return pd.json_normalize([dataclasses.asdict(row) for row in comparison.rows], sep="_")
 
 
 def to_rich(comparison: Comparison) -> Table:

@@ -2,6 +2,7 @@
 
 from pipelines import lineage
 from pipelines.report.table import to_markdown
+from pipelines.report.words import NOTE_ON_DROPS, drop_in_words, metric_name
 from pipelines.steps.compare import Comparison, Row
 
 
@@ -11,31 +12,45 @@ def version_tags(row: Row, source_version: int) -> dict[str, str]:
         lineage.TAG_SOURCE: f"v{source_version}",
         lineage.TAG_METHOD: row.method,
         lineage.TAG_RATIO: row.asked,
-        lineage.TAG_ACCURACY: f"{row.accuracy:.4f}",
+        row.metric: f"{row.test.value:.4f}",
         lineage.TAG_SPEEDUP: f"{row.speedup:.2f}x",
     }
 
 
 def describe_version(row: Row, baseline: Row, name: str, source_version: int, experiment_id: str, run_id: str) -> str:
     """Markdown with links that work inside the MLflow UI."""
+    name_of, before = metric_name(row.metric), baseline.test.value
     return f"""Pruned version {source_version}: {row.speedup:.1f}x faster, {row.params_factor:.1f}x smaller, \
-test accuracy {row.accuracy:.3f} (source {baseline.accuracy:.3f}).
+test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
 
 | | source | this version | factor |
 | --- | --- | --- | --- |
-| test accuracy, channels cut | {baseline.accuracy:.4f} | {row.accuracy_after_cut:.4f} | |
-| test accuracy, compensated | {baseline.accuracy:.4f} | {row.accuracy_after_pruning:.4f} | |
-| test accuracy, fine-tuned | {baseline.accuracy:.4f} | {row.accuracy:.4f} | |
+| test {name_of}, channels cut | {before:.4f} | {row.after_cut:.4f} | |
+| test {name_of}, compensated | {before:.4f} | {row.after_pruning:.4f} | |
+| test {name_of}, fine-tuned | {before:.4f} | {row.test.value:.4f} | |
 | latency p50 (ms) | {baseline.latency_p50_ms:.3f} | {row.latency_p50_ms:.3f} | {row.speedup:.2f}x |
 | params | {baseline.params:,} | {row.params:,} | {row.params_factor:.2f}x |
 | MACs | {baseline.macs:,} | {row.macs:,} | {row.macs_factor:.2f}x |
 | size (bytes) | {baseline.size_bytes:,} | {row.size_bytes:,} | {row.size_factor:.2f}x |
 
-{row.channels_removed:.0%} of the prunable channels removed by {row.method} (asked: {row.asked}).{_latency(row)}
+{row.channels_removed:.0%} of the prunable channels removed by {row.method} (asked: {row.asked}).\
+{_likeness(row)}{_speed(row)}{_latency(row)}
 
 Source: [{name} version {source_version}](#/models/{name}/versions/{source_version}); \
 run: [{row.title}](#/experiments/{experiment_id}/runs/{run_id})
 """
+
+
+def _likeness(row: Row) -> str:
+    if row.test.agreement is None:
+        return ""
+    kl = "" if row.test.kl is None else f", with a mean KL divergence of {row.test.kl:.3g} from its answers"
+    return f" {row.test.agreement:.1%} of the test predictions are the source's{kl}."
+
+
+def _speed(row: Row) -> str:
+    noisy = " The measurement was too noisy to rank it." if row.is_noisy else ""
+    return f" Speedup {row.speedup:.2f}x, 95% interval {row.speedup_low:.2f} to {row.speedup_high:.2f}.{noisy}"
 
 
 def _latency(row: Row) -> str:
@@ -45,6 +60,17 @@ def _latency(row: Row) -> str:
     return (
         f" The latency table predicted {row.latency_predicted_ms:.3f} ms in its layers, {row.speedup_predicted:.2f}x "
         f"faster; the whole model was measured at {row.latency_p50_ms:.3f} ms, {row.speedup:.2f}x faster."
+    )
+
+
+def noise_note(comparison: Comparison) -> str:
+    """Which models the latency measurement cannot rank."""
+    noisy = [row.title for row in comparison.rows if row.is_noisy]
+    if not noisy:
+        return ""
+    return (
+        f"The latency measurement is too noisy to rank {', '.join(noisy)}: measure on a quieter machine, "
+        "or with more measure.rounds."
     )
 
 
@@ -65,9 +91,12 @@ def describe_parent(comparison: Comparison, name: str) -> str:
     else:
         first = (
             f"Best: [{best.title}, version {best.version}](#/models/{name}/versions/{best.version}), "
-            f"{best.speedup:.2f}x faster, {best.params_factor:.2f}x smaller, test accuracy {best.accuracy:.3f}."
+            f"{best.speedup:.2f}x faster, {best.params_factor:.2f}x smaller, "
+            f"test {metric_name(best.metric)} {best.test.value:.3f}."
         )
-    notes = "A factor is the source's number divided by the candidate's."
+    notes = f"A factor is the source's number divided by the candidate's. {NOTE_ON_DROPS}"
+    if note := noise_note(comparison):
+        notes += f" {note}"
     if note := calibration_note(comparison):
         notes += f" {note}."
     return f"{first}\n\n{to_markdown(comparison)}\n\n{notes}\n"

@@ -11,7 +11,7 @@ def trial_markdown(challenger: Facts, champion: Facts | None, reasons: Sequence[
     lines = [
         ["", *(facts.title for facts in columns)],
         ["---"] * (len(columns) + 1),
-        ["validation accuracy", *(f"{facts.accuracy:.4f}" for facts in columns)],
+        [f"validation {challenger.metric}", *(f"{facts.value:.4f}" for facts in columns)],
         ["latency p50 (ms)", *(f"{facts.latency_ms:.3f}" for facts in columns)],
         ["params", *(f"{facts.params:,}" for facts in columns)],
         ["MACs", *(f"{facts.macs:,}" for facts in columns)],
@@ -20,7 +20,7 @@ def trial_markdown(challenger: Facts, champion: Facts | None, reasons: Sequence[
     if champion is not None and challenger.agreement is not None:
         lines.append(["answers as the champion", "", f"{challenger.agreement:.2%}"])
     if champion is not None and challenger.drop_upper is not None:
-        lines.append(["accuracy drop, upper bound (95%)", "", f"{challenger.drop_upper:.4f}"])
+        lines.append([f"drop of {challenger.metric}, upper bound", "", f"{challenger.drop_upper:.4f}"])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     verdict = f"It does not pass: {'; '.join(reasons)}." if reasons else "It passes every gate."
     return f"{summary}\n\n{table}\n\n{verdict}\n"

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.records import CompressedModel, Latency
+from pipelines.records import CompressedModel, Latency, Score
+from pipelines.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,19 +19,29 @@ class Row:
     params: int
     macs: int
     size_bytes: int
-    val_accuracy: float
-    accuracy_after_cut: float  # test split, nothing mended yet
-    accuracy_after_pruning: float  # test split, compensated
-    accuracy: float  # test split
-    accuracy_drop: float  # test split, in fractions
-    latency_p50_ms: float
-    latency_p95_ms: float
+    activation_bytes: int
+    metric: str  # name of the primary metric: what value and drop are of
+    higher_is_better: bool
+    validation: Score  # decides
+    test: Score  # is only reported
+    after_cut: float  # primary metric, test split, nothing mended yet
+    after_pruning: float  # primary metric, test split, compensated
+    latency_p50_ms: float  # latency and speedup: under the first condition that was asked for
+    latency_p90_ms: float
+    latency_p99_ms: float
+    throughput: float  # samples per second
     params_factor: float
     macs_factor: float
     size_factor: float
     speedup: float
+    speedup_low: float  # its confidence interval
+    speedup_high: float
+    is_noisy: bool  # it is open whether this model is faster than another one of the comparison
     passed: bool
     verdict: str
+    peak_memory_bytes: int | None = None
+    energy_mj: float | None = None  # of one call
+    weights_digest: str = ""  # of the weights that were evaluated and timed
     latency_predicted_ms: float | None = None  # by the latency table, where a latency was asked for
     speedup_predicted: float | None = None
     version: int | None = None
@@ -57,31 +68,27 @@ class Comparison:
 
 
 def compare(
-    source: str, models: Sequence[CompressedModel], latencies: Sequence[Latency], max_accuracy_drop: float
+    source: str, models: Sequence[CompressedModel], latencies: Sequence[Latency], task: Task, max_drop: float
 ) -> Comparison:
     """`models` and `latencies` in the same order, the source first.
 
-    The gate and the choice of the best see the validation split only, so the test accuracies in the table stay honest.
+    The gate and the choice of the best see the validation split only, so the test figures in the table stay honest.
     """
-    baseline, baseline_latency = models[0], latencies[0]
-    rows = tuple(
-        _row(model, latency, baseline, baseline_latency, max_accuracy_drop)
-        for model, latency in zip(models, latencies, strict=True)
-    )
+    rows = tuple(_row(model, latency, models[0], task, max_drop) for model, latency in zip(models, latencies, strict=True))
     return Comparison(source=source, rows=rows, challenger=best_of(rows))
 
 
 def best_of(rows: Sequence[Row]) -> str | None:
     """The title of the fastest candidate that passed; the first row is the source. Equal speed: validation decides."""
     passed = [row for row in rows[1:] if row.passed]
-    best = min(passed, key=lambda row: (row.latency_p50_ms, -row.val_accuracy), default=None)
+    best = min(passed, key=lambda row: (row.latency_p50_ms, row.validation.drop), default=None)
     return best.title if best else None
 
 
-def _row(
-    model: CompressedModel, latency: Latency, baseline: CompressedModel, baseline_latency: Latency, max_drop: float
-) -> Row:
-    drop = baseline.accuracy.validation - model.accuracy.validation
+def _row(model: CompressedModel, latency: Latency, baseline: CompressedModel, task: Task, max_drop: float) -> Row:
+    assert model.scores is not None, model.title  # every model has been evaluated by now
+    scores, timing = model.scores, latency.primary
+    drop = scores.validation.drop
     passed = drop <= max_drop + 1e-9
     verdict = (
         "source" if model is baseline else "passed" if passed else f"lost {drop:.3f} on validation, allowed {max_drop:g}"
@@ -95,19 +102,29 @@ def _row(
         params=model.size.params,
         macs=model.size.macs,
         size_bytes=model.size.size_bytes,
-        val_accuracy=model.accuracy.validation,
-        accuracy_after_cut=model.after_cut.test,
-        accuracy_after_pruning=model.after_pruning.test,
-        accuracy=model.accuracy.test,
-        accuracy_drop=baseline.accuracy.test - model.accuracy.test,
-        latency_p50_ms=latency.p50_ms,
-        latency_p95_ms=latency.p95_ms,
+        activation_bytes=model.size.activation_bytes,
+        metric=task.primary,
+        higher_is_better=task.higher_is_better,
+        validation=scores.validation,
+        test=scores.test,
+        after_cut=model.after_cut.test,
+        after_pruning=model.after_pruning.test,
+        latency_p50_ms=timing.p50_ms,
+        latency_p90_ms=timing.p90_ms,
+        latency_p99_ms=timing.p99_ms,
+        throughput=timing.throughput,
         params_factor=baseline.size.params / model.size.params,
         macs_factor=baseline.size.macs / model.size.macs,
         size_factor=baseline.size.size_bytes / model.size.size_bytes,
-        speedup=baseline_latency.p50_ms / latency.p50_ms,
+        speedup=timing.speedup,
+        speedup_low=timing.speedup_low,
+        speedup_high=timing.speedup_high,
+        is_noisy=timing.is_noisy,
         passed=passed,
         verdict=verdict,
+        peak_memory_bytes=latency.peak_memory_bytes,
+        energy_mj=latency.energy_mj,
+        weights_digest=scores.weights_digest,
         latency_predicted_ms=model.predicted_ms,
         speedup_predicted=model.predicted_speedup,
     )

@@ -13,10 +13,10 @@ from torch import nn
 import pruning_core as pc
 from pipelines.architecture import ModelRef, load_module, save_weights
 from pipelines.data import Data, images_of
-from pipelines.records import Accuracy, CompressedModel, Size
+from pipelines.records import CompressedModel, Primary, Scores, Size
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.finetune import Stopped
-from pipelines.tasks import task_of
+from pipelines.tasks import Task, task_of
 
 REPAIRS = "compensation.json"
 
@@ -26,10 +26,10 @@ def example_batch(data: Data, images: int = 2) -> torch.Tensor:
     return images_of(data.train, images)
 
 
-def describe_source(model: ModelRef, data: Data) -> CompressedModel:
+def describe_source(model: ModelRef, data: Data, scores: Scores) -> CompressedModel:
     """The source as it is: the baseline of the comparison."""
     module = load_module(model)
-    accuracy = accuracy_of(module, data)
+    primary = Primary(scores.validation.value, scores.test.value)
     return CompressedModel(
         title="source",
         method="none",
@@ -39,9 +39,9 @@ def describe_source(model: ModelRef, data: Data) -> CompressedModel:
         channels_before=1,
         size=size_of(module, data, Path(model.weights)),
         model=model,
-        after_cut=accuracy,
-        after_pruning=accuracy,
-        accuracy=accuracy,
+        after_cut=primary,
+        after_pruning=primary,
+        scores=scores,
     )
 
 
@@ -64,6 +64,7 @@ def prune(
     calibration: pc.Calibration | None = None,
     latencies: pc.LatencyTable | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    task: Task | None = None,
 ) -> CompressedModel:
     """Cut a copy of the source, check it against muted channels, mend it; plan and weights go into `folder`.
 
@@ -71,9 +72,10 @@ def prune(
     """
     module, batch, spec = load_module(source), example_batch(data, request.images), request.spec
     result = pc.prune(module, batch, spec, calibration, check="numeric", latencies=latencies)
-    accuracy = accuracy_of(result.model, data)
+    task = task or task_of(data)
+    after_pruning = primary_of(result.model, data, task)
     is_mended = result.report.repairs or result.plan.spec.recalibrate_bn
-    after_cut = accuracy_of(pc.apply(module, result.plan, batch), data) if is_mended else accuracy
+    after_cut = primary_of(pc.apply(module, result.plan, batch), data, task) if is_mended else after_pruning
     if should_stop():
         raise Stopped
     folder.mkdir(exist_ok=True)
@@ -92,8 +94,7 @@ def prune(
         size=size_of(result.model, data, weights),
         model=replace(source, plans=(*source.plans, str(plan_path)), weights=str(weights)),
         after_cut=after_cut,
-        after_pruning=accuracy,
-        accuracy=accuracy,
+        after_pruning=after_pruning,
         predicted_ms=predicted[1] if predicted else None,
         predicted_speedup=predicted[0] / predicted[1] if predicted else None,
     )
@@ -110,11 +111,15 @@ def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def size_of(module: nn.Module, data: Data, weights: Path) -> Size:
-    """Parameters, MACs of one image, bytes of the weights file."""
+    """Parameters, MACs and activations of one image, bytes of the weights file."""
     cost = pc.cost(module, example_batch(data, images=1))
-    return Size(params=cost.params, macs=cost.macs, size_bytes=weights.stat().st_size)
+    return Size(
+        params=cost.params,
+        macs=cost.macs,
+        size_bytes=weights.stat().st_size,
+        activation_bytes=cost.peak_activation_bytes,
+    )
 
 
-def accuracy_of(module: nn.Module, data: Data) -> Accuracy:
-    task = task_of(data)
-    return Accuracy(*(evaluate(module, split, task)[task.primary] for split in (data.validation, data.test)))
+def primary_of(module: nn.Module, data: Data, task: Task) -> Primary:
+    return Primary(*(evaluate(module, split, task)[task.primary] for split in (data.validation, data.test)))

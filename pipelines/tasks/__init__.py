@@ -1,13 +1,19 @@
-"""What a model is trained for and judged by. To add one: a class that is a `Task`, and a line in `task_of`."""
+"""What a model is trained for and judged by. To add one: a class that is a `Task`, and a line in `TASKS`."""
 
-from pipelines.data import Data
 from pipelines.tasks.classification import Classification
-from pipelines.tasks.task import Task
+from pipelines.tasks.named import TASKS, TaskRequest, task_of
+from pipelines.tasks.regression import Regression
+from pipelines.tasks.segmentation import Segmentation
+from pipelines.tasks.task import Kept, Likeness, Task
 
-
-def task_of(data: Data) -> Task:
-    """The task that the data set stands for."""
-    return Classification(data.classes)
-
-
-__all__ = ["Classification", "Task", "task_of"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "Kept",
+    "Likeness",
+    "Regression",
+    "Segmentation",
+    "Task",
+    "TaskRequest",
+    "task_of",
+]

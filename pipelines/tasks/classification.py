@@ -2,14 +2,23 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from pipelines.tasks.task import Kept, Likeness, Task
+
+TOP = 5
+BINS = 15  # of the calibration error, as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(Task):
     """Outputs are logits [N, classes], targets labels [N]."""
 
     classes: int
@@ -27,3 +36,62 @@ class Classification:
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"accuracy": MulticlassAccuracy(num_classes=self.classes, average="micro")})
+
+    def final_metrics(self) -> MetricCollection:
+        """Accuracy, the share of samples whose class is among the best five, the expected calibration error."""
+        metrics = self.metrics()
+        if self.classes > TOP:
+            top = MulticlassAccuracy(num_classes=self.classes, average="micro", top_k=TOP)
+            metrics.add_metrics({f"top{TOP}_accuracy": top})
+        metrics.add_metrics({"calibration_error": MulticlassCalibrationError(num_classes=self.classes, n_bins=BINS)})
+        return metrics
+
+    def mismatch(self, output: object, target: object) -> str | None:
+        del target
+        if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] >= self.classes:
+            return None
+        shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        return f"the model answers {shape}, not one logit per class"
+
+    def sample_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target, reduction="none")
+
+    def keep(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {"logits": output.float(), "target": target, "loss": self.sample_losses(output, target)}
+
+    def correct(self, kept: Kept) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (kept["logits"].argmax(dim=1) == kept["target"]).numpy()
+        return found
+
+    def summands(self, kept: Kept) -> NDArray[np.float64]:
+        return self.correct(kept).astype(np.float64)[:, None]
+
+    def primary_of(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        return means[..., 0]
+
+    def likeness(self, kept: Kept, source: Kept) -> Likeness:
+        """KL(source || candidate) of the class probabilities."""
+        own, its = kept["logits"].double(), source["logits"].double()
+        agreement = (own.argmax(dim=1) == its.argmax(dim=1)).double().mean()
+        kl = F.kl_div(own.log_softmax(dim=1), its.log_softmax(dim=1), reduction="batchmean", log_target=True)
+        return Likeness(agreement=float(agreement), kl=max(0.0, float(kl)))
+
+    def confusion(self, kept: Kept) -> NDArray[np.int64]:
+        answers = max(self.classes, kept["logits"].shape[1])
+        pairs = kept["target"] * answers + kept["logits"].argmax(dim=1)
+        return torch.bincount(pairs, minlength=answers**2).view(answers, answers).numpy()
+
+    def per_class(self, kept: Kept) -> pd.DataFrame:
+        """Samples, recall (the class's own accuracy), precision, F1; empty where nothing can be said."""
+        return class_table(self.confusion(kept))
+
+
+def class_table(confusion: NDArray[np.int64]) -> pd.DataFrame:
+    """A line per class of a confusion matrix [C, C], rows the truth."""
+    right = np.diag(confusion).astype(np.float64)
+    present, answered = confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, precision = right / present, right / answered
+        f1 = 2 * right / (present + answered)
+    columns = {"class": np.arange(len(confusion)), "samples": present, "answers": answered}
+    return pd.DataFrame({**columns, "recall": recall, "precision": precision, "f1": f1})

@@ -7,10 +7,10 @@ from pipelines.config import Gate
 from pipelines.errors import ConfigError
 from pipelines.promotion import Facts, failures_of, gate_function
 
-SOURCE = Facts(title="source", accuracy=0.98, latency_ms=10.0, params=1000, macs=10_000, size_bytes=4_000_000)
+SOURCE = Facts(title="source", value=0.98, latency_ms=10.0, params=1000, macs=10_000, size_bytes=4_000_000)
 GOOD = Facts(
     title="good",
-    accuracy=0.97,
+    value=0.97,
     latency_ms=5.0,
     params=500,
     macs=5_000,

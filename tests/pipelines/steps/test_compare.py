@@ -5,8 +5,9 @@ import pytest
 
 from pipelines import report
 from pipelines.architecture import ModelRef
-from pipelines.records import Accuracy, CompressedModel, Latency, Size
+from pipelines.records import CompressedModel, Condition, Latency, Primary, Score, Scores, Size, Timing
 from pipelines.steps.compare import Comparison, compare
+from pipelines.tasks import Classification
 
 
 def model(title: str, validation: float, test: float, params: int = 100) -> CompressedModel:
@@ -19,19 +20,33 @@ def model(title: str, validation: float, test: float, params: int = 100) -> Comp
         channels_before=40,
         size=Size(params=params, macs=10 * params, size_bytes=4 * params),
         model=ModelRef(factory="a:b", kwargs={}, plans=(), weights="w", trust=()),
-        after_cut=Accuracy(0.05, 0.1),
-        after_pruning=Accuracy(0.1, 0.2),
-        accuracy=Accuracy(validation, test),
+        after_cut=Primary(0.05, 0.1),
+        after_pruning=Primary(0.1, 0.2),
+        scores=Scores(validation=score(validation, 0.98), test=score(test, 0.95), weights_digest="d"),
     )
 
 
+def score(value: float, source: float) -> Score:
+    return Score(value=value, drop=source - value, metrics={"accuracy": value})
+
+
 def latency(p50: float) -> Latency:
-    return Latency(p50_ms=p50, p95_ms=2 * p50, samples_ms=(p50,), conditions={})
+    condition = Condition(engine="eager", device="cpu", batch_size=64, threads=1)
+    timing = Timing(
+        condition=condition,
+        p50_ms=p50,
+        p90_ms=2 * p50,
+        p99_ms=3 * p50,
+        speedup=8 / p50,
+        speedup_low=8 / p50,
+        speedup_high=8 / p50,
+    )
+    return Latency(timings=(timing,), machine={})
 
 
 def comparison(*candidates: tuple[CompressedModel, float], drop: float = 0.02) -> Comparison:
     models = [(model("source", 0.98, 0.95), 8.0), *candidates]
-    return compare("models:/m/1", [m for m, _ in models], [latency(p50) for _, p50 in models], drop)
+    return compare("models:/m/1", [m for m, _ in models], [latency(p50) for _, p50 in models], Classification(10), drop)
 
 
 def test_factors_and_shares() -> None:
@@ -39,10 +54,10 @@ def test_factors_and_shares() -> None:
     assert (row.params_factor, row.macs_factor, row.size_factor, row.speedup) == (4, 4, 4, 4)
     assert (source.params_factor, source.speedup) == (1, 1)
     assert row.channels_removed == 0.25
-    assert row.accuracy == 0.96
-    assert row.accuracy_after_pruning == 0.2
-    assert row.accuracy_after_cut == 0.1
-    assert row.accuracy_drop == pytest.approx(-0.01)
+    assert row.test.value == 0.96
+    assert row.after_pruning == 0.2
+    assert row.after_cut == 0.1
+    assert row.test.drop == pytest.approx(-0.01)
 
 
 def test_the_gate_looks_at_validation_only() -> None:
@@ -90,7 +105,7 @@ def test_a_predicted_latency_is_told_beside_the_measured_one() -> None:
     text = report.describe_version(row, source, "m", 7, "1", "abc")
     assert "predicted 1.500 ms in its layers, 3.00x faster" in text
     assert "measured at 4.000 ms, 2.00x faster" in text
-    assert "4.00 ms (2.00x), predicted 3.00x" in report.to_markdown(comparison((quick, 4.0)))
+    assert "4.00 ms (2.00x, predicted 3.00x)" in report.to_markdown(comparison((quick, 4.0)))
 
 
 def test_version_texts() -> None:

@@ -8,6 +8,7 @@ from pipelines.config import Data as DataSection
 from pipelines.config import Measure
 from pipelines.data import load_data
 from pipelines.models import digits_resnet
+from pipelines.records import Condition, Score, Scores
 from pipelines.steps.measure import measure
 from pipelines.steps.prune import Request, describe_source, prune
 from pruning_core import PruningSpec
@@ -29,30 +30,35 @@ def ref(width: int, folder: Path) -> ModelRef:
 
 def test_every_model_is_timed_under_the_same_conditions(tmp_path: Path) -> None:
     torch.set_num_threads(2)
-    options = Measure(batch_size=8, threads=1, rounds=7, warmup=1)
+    options = Measure(batch_sizes=(8,), thread_counts=(1,), rounds=7, warmup=1)
     try:
         result = measure({"wide": ref(64, tmp_path), "narrow": ref(8, tmp_path)}, DATA, options)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
     assert list(result) == ["wide", "narrow"]
-    assert {len(latency.samples_ms) for latency in result.values()} == {7}
-    assert result["wide"].conditions == result["narrow"].conditions
-    assert result["wide"].conditions["batch_size"] == 8
-    for latency in result.values():
-        assert 0 < min(latency.samples_ms) <= latency.p50_ms <= latency.p95_ms <= max(latency.samples_ms)
-    assert result["narrow"].p50_ms < result["wide"].p50_ms  # 64 times the work
+    wide, narrow = (latency.primary for latency in result.values())
+    assert wide.condition == narrow.condition == Condition(engine="eager", device="cpu", batch_size=8, threads=1)
+    for timing in (wide, narrow):
+        assert len(timing.samples_ms) == 7
+        assert 0 < min(timing.samples_ms) <= timing.p50_ms <= timing.p90_ms <= timing.p99_ms <= max(timing.samples_ms)
+        assert timing.throughput == pytest.approx(8000 / timing.p50_ms)
+    assert narrow.p50_ms < wide.p50_ms  # 64 times the work
+    assert (wide.speedup, wide.speedup_low, wide.speedup_high) == (1, 1, 1)
+    assert 1 < narrow.speedup_low <= narrow.speedup <= narrow.speedup_high
+    assert not narrow.is_noisy
 
 
 def test_more_images_than_there_are_are_made_by_repeating(tmp_path: Path) -> None:
-    result = measure({"m": ref(8, tmp_path)}, DATA, Measure(batch_size=len(DATA.test) + 5, rounds=3, warmup=0))
-    assert result["m"].p50_ms > 0
+    result = measure({"m": ref(8, tmp_path)}, DATA, Measure(batch_sizes=(len(DATA.test) + 5,), rounds=3, warmup=0))
+    assert result["m"].primary.p50_ms > 0
 
 
 def test_pruning_writes_a_plan_and_smaller_weights(tmp_path: Path) -> None:
     source = ref(16, tmp_path)
     before = Path(source.weights).read_bytes()
-    baseline = describe_source(source, DATA)
+    scores = Scores(validation=Score(value=1, drop=0), test=Score(value=1, drop=0), weights_digest="d")
+    baseline = describe_source(source, DATA, scores)
     request = Request(title="half", asked="0.5", ratio=0.5, spec=PruningSpec(ratio=0.5, min_channels=2))
     pruned = prune(request, source, DATA, tmp_path / "work")
     assert pruned.removed == pytest.approx(0.5)

@@ -1,0 +1,37 @@
+"""Numbers in plain words."""
+
+from pipelines.steps.compare import Row
+
+NOTE_ON_DROPS = (
+    "A drop is of the test split against the source, on the same samples; it is real where a paired test finds less than "
+    "a 5% chance that it is noise (McNemar's where samples are right or wrong, else a paired bootstrap)."
+)
+NAMES = {"miou": "mIoU", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
+
+
+def metric_name(metric: str) -> str:
+    """As people write it."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def drop_cell(row: Row) -> str:
+    """`0.012 real`, `0.003 noise`, `gain 0.010 real`."""
+    score = row.test
+    if score.drop == 0 and not score.is_real:
+        return "0"
+    kind = "" if score.p_value is None else " real" if score.is_real else " noise"
+    return f"{'gain ' if score.drop < 0 else ''}{abs(score.drop):.3f}{kind}"
+
+
+def drop_in_words(row: Row) -> str:
+    """Whether the difference to the source is more than noise, and its interval."""
+    score = row.test
+    if score.drop == 0 and not score.is_real:
+        return "as good as the source"
+    text = f"{'a gain' if score.drop < 0 else 'a drop'} of {abs(score.drop):.4f}"
+    if score.drop_low is not None and score.drop_high is not None:
+        ends = (score.drop_low, score.drop_high) if score.drop > 0 else (-score.drop_high, -score.drop_low)
+        text += f" (interval {ends[0]:.4f} to {ends[1]:.4f})"
+    if score.p_value is None:
+        return text
+    return f"{text}, {'more than noise' if score.is_real else 'within noise'} (p = {score.p_value:.2g})"

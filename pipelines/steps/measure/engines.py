@@ -1,0 +1,85 @@
+"""Ways to run a module on a batch. To add one: a function from (module, batch, threads) to a callable, and a line here."""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+OPSET = 18
+
+Run = Callable[[], object]
+
+
+def eager(module: nn.Module, batch: Tensor, threads: int) -> Run:
+    del threads  # torch's own setting
+    return lambda: module(batch)
+
+
+def compiled(module: nn.Module, batch: Tensor, threads: int) -> Run:
+    """torch.compile in its default mode; compiling is part of the first call, which nobody times."""
+    del threads
+    fast = torch.compile(module, dynamic=False)
+    fast(batch)
+    return lambda: fast(batch)
+
+
+def onnxruntime(module: nn.Module, batch: Tensor, threads: int) -> Run:
+    """The module as ONNX of this batch size, in a session of its own with so many threads.
+
+    On a GPU the input and the output stay there (IO binding), as the other engines' do.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    on_gpu = batch.device.type == "cuda"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _export(module, batch, path)
+        providers = ["CUDAExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    name = session.get_inputs()[0].name
+    if not on_gpu:
+        feed = {name: batch.numpy()}
+        return lambda: session.run(None, feed)
+    binding = session.io_binding()
+    binding.bind_input(name, "cuda", 0, batch.cpu().numpy().dtype, tuple(batch.shape), batch.data_ptr())
+    for output in session.get_outputs():
+        binding.bind_output(output.name, "cuda")
+    return lambda: session.run_with_iobinding(binding)
+
+
+ENGINES: Mapping[str, Callable[[nn.Module, Tensor, int], Run]] = {
+    "eager": eager,
+    "compile": compiled,
+    "onnxruntime": onnxruntime,
+}
+_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
+
+
+def missing_package(engine: str) -> str | None:
+    """What must be installed before this engine can be used, if anything."""
+    return next((name for name in _PACKAGES.get(engine, ()) if importlib.util.find_spec(name) is None), None)
+
+
+def _export(module: nn.Module, batch: Tensor, path: Path) -> None:
+    """Without the exporter's notes on its progress."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module, (batch,), str(path), opset_version=OPSET, dynamo=True, external_data=False, verbose=False
+            )
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,80 @@
+"""A task by the name that a recipe gives it."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pipelines.architecture import is_below
+from pipelines.data import Data
+from pipelines.errors import ConfigError
+from pipelines.names import did_you_mean
+from pipelines.tasks.classification import Classification
+from pipelines.tasks.regression import Regression
+from pipelines.tasks.segmentation import Segmentation
+from pipelines.tasks.task import Task
+
+# what the data set knows, then what the recipe says
+TASKS: Mapping[str, Callable[..., Task]] = {
+    "classification": lambda data, **kwargs: Classification(data.classes, **kwargs),
+    "segmentation": lambda data, **kwargs: Segmentation(data.classes, **kwargs),
+    "regression": lambda _data, **kwargs: Regression(**kwargs),
+}
+
+
+class TaskRequest(Protocol):
+    """The `task` section of the configuration is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kwargs(self) -> Mapping[str, Any]: ...
+
+
+def task_of(data: Data, request: TaskRequest | None = None, trust: Sequence[str] = ()) -> Task:
+    """The task of that name, by default classification; a `module:Class` only from below a trusted import path.
+
+    Raises ConfigError.
+    """
+    if request is None:
+        return TASKS["classification"](data)
+    if request.name not in TASKS and ":" not in request.name:
+        raise ConfigError(f"no task {request.name!r}", "task", did_you_mean(request.name, TASKS))
+    try:
+        if request.name in TASKS:
+            return TASKS[request.name](data, **request.kwargs)
+        task = _own_class(request.name, trust)(**request.kwargs)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"the task cannot be made: {exc}", f"task {request.name!r}", "correct task.kwargs") from exc
+    return _checked(task, request.name)
+
+
+def _own_class(path: str, trust: Sequence[str]) -> type[Task]:
+    module_name, _, name = path.partition(":")
+    where = f"task {path!r}"
+    if not is_below(module_name, trust):
+        raise ConfigError(
+            "its code is not trusted", where, f"if you know it, add {module_name!r} to source.trust; importing it runs it"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as exc:
+        fix = "install the package it is in, or run secateur in the folder where it lies"
+        raise ConfigError(f"it cannot be imported: {exc}", where, fix) from exc
+    # a trusted module may have imported anything: only what was defined below a trusted path counts
+    if not (isinstance(found, type) and issubclass(found, Task) and is_below(found.__module__, trust)):
+        raise ConfigError("it is no task", where, "name a class of that module that derives from pipelines.tasks.Task")
+    return found
+
+
+def _checked(task: Task, path: str) -> Task:
+    """What a class of one's own may have forgotten."""
+    for attribute in ("primary", "higher_is_better"):
+        if not hasattr(task, attribute):
+            raise ConfigError(f"it has no `{attribute}`", f"task {path!r}", "set it in the class")
+    for metrics in (task.metrics(), task.final_metrics()):
+        if task.primary not in metrics:
+            known = ", ".join(str(name) for name in metrics)
+            raise ConfigError(
+                f"its primary metric {task.primary!r} is none of its metrics", f"task {path!r}", f"they are: {known}"
+            )
+    return task
