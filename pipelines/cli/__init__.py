@@ -1,6 +1,36 @@
 """The command line: one file per verb. Exit status: 0 done, 1 something broke, 2 the request is wrong, 130 Ctrl-C."""
 
-from pipelines.cli import compress, demo, inspect, promote, recommend, rollback, sensitivity, ui
+from pipelines.cli import (
+    compress,
+    demo,
+    deploy,
+    inspect,
+    lineage,
+    promote,
+    receive,
+    recommend,
+    rollback,
+    scan,
+    sensitivity,
+    serve,
+    ui,
+)
 from pipelines.cli.app import app, main
 
-__all__ = ["app", "compress", "demo", "inspect", "main", "promote", "recommend", "rollback", "sensitivity", "ui"]
+__all__ = [
+    "app",
+    "compress",
+    "demo",
+    "deploy",
+    "inspect",
+    "lineage",
+    "main",
+    "promote",
+    "receive",
+    "recommend",
+    "rollback",
+    "scan",
+    "sensitivity",
+    "serve",
+    "ui",
+]

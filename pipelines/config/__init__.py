@@ -13,6 +13,7 @@ from pipelines.config.measure import Measure
 from pipelines.config.promotion import PromoteConfig
 from pipelines.config.recipe import CompressConfig
 from pipelines.config.registration import CopyTo, Gate, Promotion, Registration, Tracking
+from pipelines.config.scan import ScanConfig
 from pipelines.config.source import MODEL_URI, Source
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Promotion",
     "Registration",
     "Regularization",
+    "ScanConfig",
     "Source",
     "Task",
     "Tracking",

@@ -92,7 +92,13 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     check_data_fits(model, data, task)
     _check_candidates(config, model, data)
     penalty_of(config.finetune.regularization.kind, load_module(model), example_batch(data))
-    return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
+    return Job(config=config, source=source, model=model, folder=str(folder), key=work_key(config, source, data))
+
+
+def identify(config: CompressConfig) -> tuple[SourceVersion, str]:
+    """The pinned source and the key of the work that this recipe would do with it; nothing is downloaded."""
+    source = registry.resolve(registry.open_store(config.tracking.uri), config.source.model)
+    return source, work_key(config, source, _data(config.data))
 
 
 def recommend(
@@ -343,7 +349,8 @@ def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable
     return latency_table(measure.threads) if "latency_ms" in candidate.budget else None
 
 
-def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
+def work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
+    """Of the same work: source, data, recipe and code. 16 hexadecimal digits."""
     recipe = config.model_dump(
         mode="json", include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "gate", "registration"}
     )

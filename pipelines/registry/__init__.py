@@ -1,11 +1,13 @@
 """The one door to MLflow: nothing outside this package imports it."""
 
+from pipelines.registry.ancestry import ancestry
 from pipelines.registry.champion import Aliases, Standing, promote_version, roll_back, standing
 from pipelines.registry.copy import copy_version
-from pipelines.registry.decisions import Decision, decide, decisions_in, fitted, record
+from pipelines.registry.decisions import decide, decisions_in, fitted, record
 from pipelines.registry.files import digest_of, stored_recipe
 from pipelines.registry.ledger import Entry, open_ledger
 from pipelines.registry.ledger import read as read_ledger
+from pipelines.registry.naming import logged_name, quoted
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
@@ -20,13 +22,13 @@ from pipelines.registry.runs import (
     open_training,
     tag_run,
 )
-from pipelines.registry.search import quoted, search_versions
+from pipelines.registry.search import search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
+from pipelines.registry.wanted import is_ours, marked_versions, run_under_way
 
 __all__ = [
     "Aliases",
     "CandidateRun",
-    "Decision",
     "Entry",
     "Export",
     "Exported",
@@ -34,6 +36,7 @@ __all__ = [
     "SourceVersion",
     "Standing",
     "Store",
+    "ancestry",
     "check_writable",
     "copy_version",
     "create_store",
@@ -47,9 +50,12 @@ __all__ = [
     "find_finished",
     "fitted",
     "input_shape",
+    "is_ours",
     "log_files",
     "log_result",
     "log_training",
+    "logged_name",
+    "marked_versions",
     "move_alias",
     "open_ledger",
     "open_runs",
@@ -62,6 +68,7 @@ __all__ = [
     "register_first",
     "resolve",
     "roll_back",
+    "run_under_way",
     "search_versions",
     "standing",
     "stored_recipe",

@@ -10,7 +10,8 @@ from mlflow.models import Model
 
 from pipelines import lineage
 from pipelines.registry.decisions import fitted
-from pipelines.registry.search import quoted, search_versions
+from pipelines.registry.naming import logged_name, quoted
+from pipelines.registry.search import search_versions
 from pipelines.registry.store import Store, mlflow_errors
 
 
@@ -49,7 +50,7 @@ def _copy_across(store: Store, name: str, version: int, target: Store, target_na
             experiment = client.get_experiment_by_name(target_name)
             experiment_id = experiment.experiment_id if experiment else client.create_experiment(target_name)
             run_id = client.create_run(experiment_id, run_name=f"copy of {name} v{version}").info.run_id
-            logged = client.create_logged_model(experiment_id, name=target_name, source_run_id=run_id)
+            logged = client.create_logged_model(experiment_id, name=logged_name(target_name), source_run_id=run_id)
             saved = Model.load(str(files))
             saved.run_id, saved.model_id, saved.artifact_path = run_id, logged.model_id, logged.artifact_location
             saved.model_uuid = logged.model_id

@@ -1,30 +1,16 @@
 """What was decided about a version, where a person looks for it: in its tags and its description."""
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines import lineage
+from pipelines.origin import Decision
 from pipelines.registry.store import Store, mlflow_errors
 
 MAX_DESCRIPTION = 5000  # the column of MLflow's tables; SQLite takes more, PostgreSQL refuses it
 HEADING = "\n\n## Decisions\n\n"
 MAX_TAG = 50_000
 CUT = "\n\n... (cut)"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Who or what decided what, when and why."""
-
-    what: str  # a few words: promoted, rolled back, refused, ...
-    by: str
-    why: str
-    at: str  # ISO 8601, UTC
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.at}: {self.what} by {self.by}. {self.why}".rstrip()
 
 
 def decide(what: str, by: str, why: str) -> Decision:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pipelines import lineage
 from pipelines.architecture import ModelRef, load_module
 from pipelines.errors import CandidateError
+from pipelines.registry.naming import logged_name, quoted
 from pipelines.registry.store import Store, mlflow_errors
 
 EXPORT_LOCK = threading.Lock()  # torch.export and its loader keep their state in module globals
@@ -60,7 +61,7 @@ def export_model(store: Store, export: Export, folder: Path) -> Exported:
     client = store.client
     with mlflow_errors("the model cannot be stored", export.name):
         experiment_id = client.get_run(export.run_id).info.experiment_id
-        logged = client.create_logged_model(experiment_id, name=export.name, source_run_id=export.run_id)
+        logged = client.create_logged_model(experiment_id, name=logged_name(export.name), source_run_id=export.run_id)
         try:
             saved.model_id = saved.model_uuid = logged.model_id
             saved.artifact_path = logged.artifact_location
@@ -80,7 +81,7 @@ def create_version(
 ) -> int:
     """Tags, description and lineage in the one call that makes the version; a repeated call finds it instead."""
     with mlflow_errors("the version cannot be registered", name):
-        for version in store.client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
+        for version in store.client.search_model_versions(f"name={quoted(name)} and run_id='{run_id}'"):
             return int(version.version)
         made = store.client.create_model_version(
             name, exported.uri, run_id, tags=dict(tags), description=description, model_id=exported.model_id

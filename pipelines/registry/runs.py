@@ -20,6 +20,7 @@ from pipelines import lineage
 from pipelines.data import Data
 from pipelines.errors import is_interrupt
 from pipelines.records import Score
+from pipelines.registry.naming import quoted
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
@@ -192,7 +193,7 @@ def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comp
     store.select()
     finished = f"tags.`{lineage.WORK_KEY}` = '{key}' and attributes.status = 'FINISHED'"
     with mlflow_errors("earlier runs cannot be searched", store.uri):
-        kept = {int(version.version) for version in store.client.search_model_versions(f"name='{name}'")}
+        kept = {int(version.version) for version in store.client.search_model_versions(f"name={quoted(name)}")}
         for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
             try:
                 text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")

@@ -19,8 +19,3 @@ def search_versions(store: Store, filter_string: str) -> Iterator[ModelVersion]:
         token = page.token
         if not token:
             return
-
-
-def quoted(text: str) -> str:
-    """A value in MLflow's search language, which has no way to escape a quote."""
-    return f'"{text}"' if "'" in text else f"'{text}'"
