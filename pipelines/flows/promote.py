@@ -118,7 +118,7 @@ def _ask(config: PromoteConfig, trial: Trial, text: str) -> tuple[str, str]:
             "approve it: secateur promote --approve, or resume the run of a deployment in the Prefect UI",
         )
     form = Approval.with_initial_data(description=text)
-    key = f"approve {trial.title}"
+    key = f"approve-{trial.challenger.version}-over-{trial.standing.champion or 'nothing'}"
     answer = suspend_flow_run(form, timeout=int(config.promotion.approval_days * DAY), key=key)
     who, why = answer.by or "someone in the Prefect UI", answer.reason
     if not answer.approve:

@@ -38,10 +38,6 @@ class Trial:
     data_digest: str
 
     @property
-    def title(self) -> str:
-        return f"{self.challenger.uri} over {'nothing' if self.standing.champion is None else self.standing.champion}"
-
-    @property
     def summary(self) -> str:
         """One sentence with the numbers that count."""
         if self.champion is None:

@@ -1,5 +1,6 @@
 """The compress flow for real, five times in a row, by one worker: a Prefect server takes long to start."""
 
+import base64
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,9 @@ def mlflow_url(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     shutil.copyfile(demo_home / "mlflow.db", folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(environment.HOME_VARIABLE, str(folder))
+        patch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")  # to a receiver on this machine
+        patch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+        patch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", base64.urlsafe_b64encode(bytes(range(32))).decode())
         with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", free_port()) as server:
             yield server.ready()
 
