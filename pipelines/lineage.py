@@ -14,6 +14,7 @@ WORK_KEY = "compression.key"
 WORK_PLACE = "compression.place"  # machine and folder: one process at a time works there
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
+GATE = "compression.gate"  # why a candidate did not pass
 WEIGHTS_DIGEST = "compression.weights_digest"  # of the weights that were evaluated, timed and registered
 EXPORT_NOTES = "compression.export_notes"  # forms that could not be made, and why
 
@@ -23,6 +24,14 @@ TAG_METHOD = "method"
 TAG_RATIO = "ratio"
 # and the primary metric, under its own name
 TAG_SPEEDUP = "speedup"
+TAG_REJECTED = "rejected"  # only where a recipe registers what failed the gate: why it failed
+
+# promotions: on versions, and on the runs that hold the ledger
+TAG_PROMOTION = "promotion"  # short: what was decided last, and when
+TAG_DECISIONS = "promotion.decisions"  # all decisions about this version, JSON
+TAG_COPIED_FROM = "copied_from"  # a version that came from another registry: that registry and the version there
+LEDGER_OF = "promotion.ledger_of"
+LEDGER_INDEX = "promotion.index"
 
 # metrics: the baseline and every candidate use the same names, so that MLflow can compare them
 # the task's metrics have their own names: `accuracy` is of the test split, after fine-tuning

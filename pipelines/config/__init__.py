@@ -11,8 +11,10 @@ from pipelines.config.export import Export
 from pipelines.config.finetune import Distillation, Finetune, Hardware, Regularization
 from pipelines.config.load import load_config, parse_config
 from pipelines.config.measure import Measure
+from pipelines.config.promotion import PromoteConfig
 from pipelines.config.recipe import CompressConfig
-from pipelines.config.registration import Gate, Registration, Tracking
+from pipelines.config.registration import CopyTo, Gate, Promotion, Registration, Tracking
+from pipelines.config.scan import ScanConfig
 from pipelines.config.source import MODEL_URI, Source
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Calibration",
     "Candidate",
     "CompressConfig",
+    "CopyTo",
     "Data",
     "Distillation",
     "Evaluate",
@@ -28,8 +31,11 @@ __all__ = [
     "Gate",
     "Hardware",
     "Measure",
+    "PromoteConfig",
+    "Promotion",
     "Registration",
     "Regularization",
+    "ScanConfig",
     "Source",
     "Task",
     "Tracking",

@@ -9,7 +9,7 @@ from pipelines.config.evaluate import Evaluate, Task
 from pipelines.config.export import Export
 from pipelines.config.finetune import Finetune
 from pipelines.config.measure import Measure
-from pipelines.config.registration import Gate, Registration, Tracking
+from pipelines.config.registration import Gate, Promotion, Registration, Tracking
 from pipelines.config.section import Section
 from pipelines.config.source import Source
 
@@ -30,6 +30,7 @@ class CompressConfig(Section):
     export: Export = Export()
     gate: Gate = Gate()
     registration: Registration = Registration()
+    promotion: Promotion = Promotion()
     tracking: Tracking = Field(default_factory=Tracking)
 
     @field_validator("candidates")

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from mlflow.types import Schema, TensorSpec
 
 from pipelines import lineage
 from pipelines.registry.integrity import digests_of, seal_of
+from pipelines.registry.naming import logged_name
 from pipelines.registry.store import Store, mlflow_errors
-
-FORBIDDEN = re.compile(r"""[/:.%"']""")  # in the name of a logged model; a registered one may have dots
 
 
 def log_model(store: Store, run_id: str, name: str, saved: Model, path: Path) -> str:
@@ -26,7 +24,7 @@ def log_model(store: Store, run_id: str, name: str, saved: Model, path: Path) ->
     with mlflow_errors("the model cannot be stored", name):
         experiment_id = client.get_run(run_id).info.experiment_id
         tags = {lineage.SEAL: seal_of(saved.metadata)}
-        logged = client.create_logged_model(experiment_id, name=FORBIDDEN.sub("-", name), source_run_id=run_id, tags=tags)
+        logged = client.create_logged_model(experiment_id, name=logged_name(name), source_run_id=run_id, tags=tags)
         try:
             saved.model_id = saved.model_uuid = logged.model_id
             saved.artifact_path = logged.artifact_location

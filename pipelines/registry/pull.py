@@ -15,6 +15,7 @@ from pipelines.config import MODEL_URI
 from pipelines.errors import SourceError
 from pipelines.names import did_you_mean
 from pipelines.registry.integrity import check_digests
+from pipelines.registry.naming import quoted
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.registry.structure import Allowed, Download, structure_of
 
@@ -56,7 +57,7 @@ def resolve(store: Store, uri: str) -> SourceVersion:
             if number is None:
                 fix = f"{did_you_mean(alias, model.aliases)} Aliases are set on the model's page, or name a version"
                 raise SourceError(f"the model {name!r} has no alias {alias!r}", where, fix)
-        versions = {str(v.version): v for v in client.search_model_versions(f"name='{name}'", max_results=10000)}
+        versions = {str(v.version): v for v in client.search_model_versions(f"name={quoted(name)}", max_results=10000)}
         if str(number) not in versions:
             known = ", ".join(sorted(versions, key=int))
             raise SourceError(f"the model {name!r} has no version {number}", where, f"its versions: {known or 'none'}")

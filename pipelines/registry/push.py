@@ -23,6 +23,7 @@ from pipelines.errors import ExportError
 from pipelines.export import Form, batch_sizes, export_errors
 from pipelines.exported_graph import EXPORT_LOCK, TOLERANCE, difference
 from pipelines.registry.logged import log_model, requirements, signature_of
+from pipelines.registry.naming import quoted
 from pipelines.registry.store import Store, mlflow_errors
 
 PACKAGES = ("mlflow", "torch", "numpy")  # what it takes to load and call the exported model
@@ -83,7 +84,7 @@ def create_version(
 ) -> int:
     """Tags, description and lineage in the one call that makes the version; a repeated call finds it instead."""
     with mlflow_errors("the version cannot be registered", name):
-        for version in store.client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
+        for version in store.client.search_model_versions(f"name={quoted(name)} and run_id='{run_id}'"):
             return int(version.version)
         made = store.client.create_model_version(
             name, exported.uri, run_id, tags=dict(tags), description=description, model_id=exported.model_id

@@ -20,6 +20,7 @@ from pipelines import lineage
 from pipelines.data import Data
 from pipelines.errors import RegistryError, is_interrupt
 from pipelines.records import Score, Timing
+from pipelines.registry.naming import quoted
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
@@ -109,6 +110,11 @@ def open_training(store: Store, name: str, artifact_location: str) -> Iterator[s
 def fail_run(store: Store, run_id: str, reason: str) -> None:
     """One candidate is lost, the others go on."""
     _close(store, [run_id], "FAILED", reason)
+
+
+def tag_run(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+    with mlflow_errors("the run cannot be tagged", run_id):
+        store.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
 
 class CurveLog:
@@ -252,7 +258,7 @@ def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comp
     store.select()
     finished = f"tags.`{lineage.WORK_KEY}` = '{key}' and attributes.status = 'FINISHED'"
     with mlflow_errors("earlier runs cannot be searched", store.uri):
-        kept = {int(version.version) for version in store.client.search_model_versions(f"name='{name}'")}
+        kept = {int(version.version) for version in store.client.search_model_versions(f"name={quoted(name)}")}
         for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
             try:
                 text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")
