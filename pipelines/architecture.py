@@ -71,7 +71,11 @@ def save_weights(module: nn.Module, path: Path) -> Path:
 
     That is more than a state dict: tensors which follow from the constructor must be there too once they were cut.
     """
-    state = {**named_tensors(module), **module.state_dict()}
+    return save_tensors({**named_tensors(module), **module.state_dict()}, path)
+
+
+def save_tensors(state: Mapping[str, Any], path: Path) -> Path:
+    """The tensors among them, as safetensors."""
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items() if isinstance(t, Tensor)}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
