@@ -67,11 +67,13 @@ def load_module(ref: ModelRef) -> nn.Module:
 
 
 def save_weights(module: nn.Module, path: Path) -> Path:
-    """Write everything that the module holds as safetensors, all or nothing; see `stored_tensors`.
+    """Write everything that the module holds, see `stored_tensors`. Raises StorageError, e.g. on a full disk."""
+    return save_tensors(stored_tensors(module), path)
 
-    Raises StorageError, e.g. on a full disk.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in stored_tensors(module).items()}
+
+def save_tensors(state: Mapping[str, Any], path: Path) -> Path:
+    """The tensors among them, as safetensors, all or nothing. Raises StorageError."""
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items() if isinstance(t, Tensor)}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     try:

@@ -10,7 +10,7 @@ import torch
 from mlflow.models import Model
 
 from pipelines import lineage
-from pipelines.architecture import PICKLE, ModelRef, load_module, save_weights, unpickle
+from pipelines.architecture import PICKLE, ModelRef, load_module, save_tensors, save_weights, unpickle
 from pipelines.errors import SourceError
 from pipelines.exported_graph import (
     TOLERANCE,
@@ -125,7 +125,8 @@ def _as_named(download: Download, allowed: Allowed, folder: Path) -> ModelRef:
     weights = download.weights
     if weights is None:
         assert program is not None
-        weights = save_weights(graph_of(program), folder / lineage.WEIGHTS_FILE)
+        own = {name: program.constants[name] for name in program.graph_signature.non_persistent_buffers}
+        weights = save_tensors({**program.state_dict, **own}, folder / lineage.WEIGHTS_FILE)
     ref = ModelRef(factory=allowed.factory, kwargs=allowed.kwargs, weights=str(weights), trust=allowed.trust, origin=origin)
     if program is None:
         return ref

@@ -9,6 +9,7 @@ from torch import nn
 import pruning_core as pc
 from pipelines.architecture import ModelRef, load_module, save_weights, trusted_factory, unpickle
 from pipelines.errors import SourceError
+from pipelines.exported_graph import load_graph
 from pipelines.models import digits_resnet
 from tests.pipelines.exported import exported, small
 
@@ -59,8 +60,9 @@ def test_a_model_that_was_pruned_twice_comes_back(ref: ModelRef, tmp_path: Path)
 def test_an_exported_graph_that_was_pruned_twice_comes_back(tmp_path: Path) -> None:
     """With a constant that is in no state dict and has to be cut with its channels."""
     source = small()
-    weights = save_weights(source, tmp_path / "w.safetensors")
-    ref = ModelRef(program=str(exported(source, tmp_path / "m.pt2")), weights=str(weights))
+    program = exported(source, tmp_path / "m.pt2")
+    weights = save_weights(load_graph(program), tmp_path / "w.safetensors")
+    ref = ModelRef(program=str(program), weights=str(weights))
     torch.testing.assert_close(load_module(ref)(X), source(X))
     ref, module = pruned_twice(ref, tmp_path)
     assert len(ref.chain) == 2
