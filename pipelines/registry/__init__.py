@@ -5,7 +5,7 @@ from pipelines.registry.champion import Aliases, Standing, promote_version, roll
 from pipelines.registry.copy import copy_version
 from pipelines.registry.decisions import decide, decisions_in, fitted, record
 from pipelines.registry.digest import check_stored_weights
-from pipelines.registry.files import digest_of, stored_recipe
+from pipelines.registry.files import folder_digest, stored_recipe
 from pipelines.registry.ledger import Entry, open_ledger
 from pipelines.registry.ledger import read as read_ledger
 from pipelines.registry.naming import logged_name, quoted
@@ -49,13 +49,13 @@ __all__ = [
     "create_version",
     "decide",
     "decisions_in",
-    "digest_of",
     "experiments_with_compressions",
     "export_model",
     "fail_run",
     "fetch_model",
     "find_finished",
     "fitted",
+    "folder_digest",
     "input_shape",
     "is_ours",
     "log_files",
