@@ -1,5 +1,6 @@
 """Where things are kept, and the defaults that must be set before MLflow and Prefect are imported."""
 
+import getpass
 import os
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def work_folder() -> Path:
 
 def default_tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data_folder() / 'mlflow.db'}"
+
+
+def user() -> str:
+    """Who runs this, for the records."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def prepare() -> None:

@@ -14,7 +14,9 @@ WORK_KEY = "compression.key"
 WORK_PLACE = "compression.place"  # machine and folder: one process at a time works there
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
+GATE = "compression.gate"  # why a candidate did not pass
 WEIGHTS_DIGEST = "compression.weights_digest"  # of the weights that were evaluated, timed and registered
+EXPORT_NOTES = "compression.export_notes"  # forms that could not be made, and why
 
 # version tags: five, and short, because the versions table of the MLflow UI cuts long ones
 TAG_SOURCE = "source"
@@ -22,6 +24,14 @@ TAG_METHOD = "method"
 TAG_RATIO = "ratio"
 # and the primary metric, under its own name
 TAG_SPEEDUP = "speedup"
+TAG_REJECTED = "rejected"  # only where a recipe registers what failed the gate: why it failed
+
+# promotions: on versions, and on the runs that hold the ledger
+TAG_PROMOTION = "promotion"  # short: what was decided last, and when
+TAG_DECISIONS = "promotion.decisions"  # all decisions about this version, JSON
+TAG_COPIED_FROM = "copied_from"  # a version that came from another registry: that registry and the version there
+LEDGER_OF = "promotion.ledger_of"
+LEDGER_INDEX = "promotion.index"
 
 # metrics: the baseline and every candidate use the same names, so that MLflow can compare them
 # the task's metrics have their own names: `accuracy` is of the test split, after fine-tuning
@@ -55,6 +65,9 @@ EPOCH_VAL = "epoch_val_"  # per epoch, followed by the name of the task's primar
 LEARNING_RATE = "learning_rate"  # at the end of each epoch
 EPOCH_SECONDS = "epoch_seconds"
 OPTIMIZER_STEPS = "optimizer_steps"  # since the training began
+FORM_SIZE = "{}_size_bytes"  # of each form of a version: pt2, onnx, int8
+FORM_ERROR = "{}_error"  # against the module, on real inputs, relative to the largest answer
+FORM_METRIC = "{}_{}"  # the primary metric, test split; of forms that answer differently by design
 
 # artifacts
 PLAN_FILE = "plan.json"
@@ -65,6 +78,7 @@ COMPARISON_TABLE = "comparison_table.json"
 COMPARISON_JSON = "comparison.json"
 PLOT_FILE = "accuracy_latency.png"
 REPORT_FILE = "report.html"  # needs no server and no network
+EXPORT_FILE = "export.json"  # every form of the version: size, error, accuracy, where it is
 LATENCY_SAMPLES = "latency_samples_ms.json"
 LATENCY_CSV = "latency.csv"  # a line per engine, batch size and number of threads
 LAYERS_CSV = "layers.csv"  # width, parameters and MACs of each layer
@@ -74,7 +88,9 @@ CONFUSION_FILE = "confusion.png"  # test split
 
 # what is stored with a model, beside MLflow's own files
 WEIGHTS_FILE = "weights.safetensors"
-ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory, kwargs, plans
+ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory and kwargs, or program; plans
+DIGESTS_KEY = "digests"  # in the model's metadata: SHA-256 of each file
+SEAL = "secateur.seal"  # tag of the logged model: one digest of those
 
 
 def of_validation(metric: str) -> str:

@@ -80,6 +80,17 @@ def mlflow_server(tracking_uri: str, port: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def prefect_worker(api_url: str, pool: str) -> Iterator[Server]:
+    """A worker that runs what is scheduled for that pool, each run in a process of its own."""
+    folder = data_folder() / "prefect"
+    environment = {"PREFECT_HOME": str(folder), "PREFECT_API_URL": api_url}
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    health = f"{api_url}/health"
+    with _running("Prefect worker", command, environment, folder / "worker.log", api_url, health) as worker:
+        yield worker
+
+
+@contextlib.contextmanager
 def announced(server: Server) -> Iterator[None]:
     """Let flows that start meanwhile report to this Prefect server, so that its UI shows them live."""
     note = _note()

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pipelines.config import CompressConfig
     from pipelines.steps.compare import Comparison
 
+R = TypeVar("R")
+
 
 def run_flow(request: "CompressConfig", again: bool, prefect: "Prefect") -> "Comparison":
     """Check first, then run the flow."""
@@ -22,16 +24,22 @@ def run_flow(request: "CompressConfig", again: bool, prefect: "Prefect") -> "Com
     if earlier is not None and not again:
         out.print(f"this was done before, in run {earlier.run_id}; --again does it once more", soft_wrap=True)
         return earlier
+    from pipelines.flows.compress import compress as flow
+
+    return in_prefect(prefect, lambda: flow(request, again=again))
+
+
+def in_prefect(prefect: "Prefect", run: Callable[[], R]) -> R:
+    """Run a flow against that server, with its progress shown."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from pipelines.flows.compress import compress as flow
     from pipelines.progress import shown_on
 
     url = prefect.address()
     settings = {PREFECT_API_URL: url} if url else {}
     with display() as shown, shown_on(shown), temporary_settings(settings):
         try:
-            return flow(request, again=again)
+            return run()
         finally:
             _flush_prefect()
 

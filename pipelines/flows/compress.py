@@ -23,10 +23,11 @@ from pipelines.flows import stages
 from pipelines.flows.stages import Job
 from pipelines.flows.work import work_place
 from pipelines.progress import display
+from pipelines.promotion import choose, judge
 from pipelines.records import CompressedModel, Latency
 from pipelines.registry import Runs
 from pipelines.steps.calibrate import calibration_size
-from pipelines.steps.compare import Comparison, Failure, Row, best_of, compare
+from pipelines.steps.compare import Comparison, Failure, Row, compare
 from pipelines.steps.finetune import Epoch
 
 P = ParamSpec("P")
@@ -159,6 +160,8 @@ def _compress(job: Job, runs: Runs) -> Comparison:
 
     latencies = measure_latency(job, [baseline, *models])  # nothing trains any more
     comparison = compare(job.source.uri, [baseline, *models], latencies, job.task, job.config.gate.max_accuracy_drop)
+    rules = job.config.registration
+    comparison = judge(comparison, job.config.gate, rules.objective, job.config.source.trust)
     comparison = replace(
         comparison,
         failures=failures,
@@ -183,7 +186,8 @@ def _register_all(
             rows.append(register_candidate(job, runs, comparison.rows[0], model, latency, row))
         except CandidateError as exc:
             failures.append(_fail(job, runs, row.title, exc))
-    return replace(comparison, rows=tuple(rows), failures=tuple(failures), challenger=best_of(rows))
+    comparison = replace(comparison, rows=tuple(rows), failures=tuple(failures))
+    return choose(comparison, job.config.registration.objective)
 
 
 def _fail(job: Job, runs: Runs, title: str, cause: object) -> Failure:

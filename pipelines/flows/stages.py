@@ -17,7 +17,7 @@ from torch import nn
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
-from pipelines.architecture import ModelRef, load_module, save_weights, weights_digest
+from pipelines.architecture import ModelRef, load_module, save_weights, stored_tensors, weights_digest
 from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
@@ -25,8 +25,11 @@ from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, images_of, load_data, some
 from pipelines.errors import CandidateError, ConfigError, DataError
 from pipelines.evaluations import evaluation_folder
+from pipelines.export import check_installed
+from pipelines.flows.exports import Least, export_forms
 from pipelines.flows.work import recall, remember
 from pipelines.latencies import keep, latency_table
+from pipelines.promotion import gate_function
 from pipelines.records import CompressedModel, Latency, Scores
 from pipelines.registry import Runs, SourceVersion, Store
 from pipelines.steps.calibrate import calibration_of, calibration_size
@@ -90,12 +93,15 @@ _reading = threading.Lock()
 def key_of(config: CompressConfig) -> str:
     """Equal for equal work: source version, data, recipe and code. Raises SecateurError."""
     data = _data(config.data)
-    return _work_key(config, registry.resolve(registry.open_store(config.tracking.uri), config.source.model), data)
+    return work_key(config, registry.resolve(registry.open_store(config.tracking.uri), config.source.model), data)
 
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
     _check_engines(config.measure)
+    check_installed(config.export.formats)
+    if config.gate.function is not None:
+        gate_function(config.gate.function, config.source.trust)
     data = _data(config.data)
     task = task_of(data, config.task, config.source.trust)
     store = registry.open_store(config.tracking.uri)
@@ -109,7 +115,13 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     check_data_fits(model, data, task)
     _check_candidates(config, model, data)
     penalty_of(config.finetune.regularization.kind, load_module(model), example_batch(data))
-    return Job(config=config, source=source, model=model, folder=str(folder), key=_work_key(config, source, data))
+    return Job(config=config, source=source, model=model, folder=str(folder), key=work_key(config, source, data))
+
+
+def identify(config: CompressConfig) -> tuple[SourceVersion, str]:
+    """The pinned source and the key of the work that this recipe would do with it; nothing is downloaded."""
+    source = registry.resolve(registry.open_store(config.tracking.uri), config.source.model)
+    return source, work_key(config, source, _data(config.data))
 
 
 def recommend(
@@ -166,7 +178,7 @@ def _source_evaluations(job: Job) -> tuple[Evaluations, Path]:
 
 
 def _digest(model: ModelRef) -> str:
-    return weights_digest(load_module(model).state_dict())
+    return weights_digest(stored_tensors(load_module(model)))
 
 
 def _scores(job: Job, own: Evaluations, source: Evaluations, digest: str, folder: Path) -> Scores:
@@ -264,7 +276,7 @@ def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: regi
     model = dataclasses.replace(pruned.model, weights=str(weights))
     own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
     kept = save_evaluations(own, folder / EVALUATION)
-    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(module.state_dict()), kept)
+    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(stored_tensors(module)), kept)
     return dataclasses.replace(pruned, model=model, scores=scores, curve=trained.curve, training=facts)
 
 
@@ -308,20 +320,26 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
         (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
         (files / lineage.REPAIRS_FILE).write_bytes(plan.with_name(REPAIRS).read_bytes())
     registry.log_files(job.store, run_id, files)
-    if is_source or not row.passed:
+    if not row.passed:
+        registry.tag_run(job.store, run_id, {lineage.GATE: row.verdict})
+    if is_source or (not row.passed and job.config.registration.rejected == "skip"):
         model_id = job.source.model_id if is_source else None
         registry.log_result(job.store, run_id, row, model_id, job.data, latency.timings[1:])
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
-    exported = registry.export_model(job.store, export, folder)
-    registry.check_stored_weights(job.store, exported, row.weights_digest, f"{row.title}, run {run_id}")
-    registry.log_result(job.store, run_id, row, exported.model_id, job.data, latency.timings[1:])
+    least = Least(baseline.validation.value, job.config.gate.max_accuracy_drop)
+    exports = export_forms(job.store, export, job.config.export, job.data, job.task, least, folder)
+    registry.check_stored_weights(job.store, exports.version, row.weights_digest, f"{row.title}, run {run_id}")
+    registry.log_result(job.store, run_id, row, exports.version.model_id, job.data, latency.timings[1:])
     tags = report.version_tags(row, job.source.version)
+    if not row.passed:
+        tags[lineage.TAG_REJECTED] = row.verdict
     text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
-    version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
-    return dataclasses.replace(row, version=version)
+    text += "\n" + report.describe_forms(exports.forms, exports.notes, job.model.origin)
+    version = registry.create_version(job.store, job.source.name, exports.version, run_id, tags, text)
+    return dataclasses.replace(row, version=version, notes="; ".join(exports.notes))
 
 
 def _write_details(job: Job, model: CompressedModel, latency: Latency, files: Path) -> None:
@@ -443,9 +461,11 @@ def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable
     return latency_table(measure.threads) if "latency_ms" in candidate.budget else None
 
 
-def _work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
+def work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
+    """Of the same work: source, data, recipe and code. 16 hexadecimal digits."""
     recipe = config.model_dump(
-        mode="json", include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "gate", "registration"}
+        mode="json",
+        include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "export", "gate", "registration"},
     )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -20,6 +20,7 @@ from pipelines import lineage
 from pipelines.data import Data
 from pipelines.errors import RegistryError, is_interrupt
 from pipelines.records import Score, Timing
+from pipelines.registry.naming import quoted
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
@@ -109,6 +110,11 @@ def open_training(store: Store, name: str, artifact_location: str) -> Iterator[s
 def fail_run(store: Store, run_id: str, reason: str) -> None:
     """One candidate is lost, the others go on."""
     _close(store, [run_id], "FAILED", reason)
+
+
+def tag_run(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+    with mlflow_errors("the run cannot be tagged", run_id):
+        store.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
 
 class CurveLog:
@@ -228,6 +234,14 @@ def _numbers(metric: str, score: Score) -> dict[str, float | None]:
     }
 
 
+def log_forms(store: Store, run_id: str, numbers: Mapping[str, float], note: str) -> None:
+    """Sizes, errors and accuracies of the forms of a version; what could not be made, as a tag."""
+    metrics = [Metric(key, float(value), _now(), 0) for key, value in numbers.items()]
+    tags = [RunTag(lineage.EXPORT_NOTES, note[:5000])] if note else []
+    with mlflow_errors("the exported forms cannot be recorded", run_id):
+        store.client.log_batch(run_id, metrics, tags=tags)
+
+
 def log_files(store: Store, run_id: str, folder: Path, table: pd.DataFrame | None = None, note: str = "") -> None:
     """Everything in `folder` as artifacts, the table as one that the UI can sort, the note as the run's description."""
     store.select()
@@ -244,7 +258,7 @@ def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comp
     store.select()
     finished = f"tags.`{lineage.WORK_KEY}` = '{key}' and attributes.status = 'FINISHED'"
     with mlflow_errors("earlier runs cannot be searched", store.uri):
-        kept = {int(version.version) for version in store.client.search_model_versions(f"name='{name}'")}
+        kept = {int(version.version) for version in store.client.search_model_versions(f"name={quoted(name)}")}
         for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
             try:
                 text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")

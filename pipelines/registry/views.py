@@ -7,6 +7,7 @@ from mlflow.exceptions import MlflowException
 from pipelines import dashboard, lineage
 from pipelines.errors import RegistryError, SourceError
 from pipelines.names import did_you_mean
+from pipelines.registry.naming import quoted
 from pipelines.registry.store import Store, mlflow_errors
 
 NOTE = "mlflow.note.content"
@@ -48,7 +49,7 @@ def experiments_with_compressions(store: Store, name: str) -> tuple[str, ...]:
     """Ids of the experiments that hold compressions of a registered model, the latest first. Raises RegistryError."""
     with mlflow_errors("the compressions cannot be searched", name):
         _check_known(store, name)
-        runs = {version.run_id for version in store.client.search_model_versions(f"name='{name}'") if version.run_id}
+        runs = {version.run_id for version in store.client.search_model_versions(f"name={quoted(name)}") if version.run_id}
         found: dict[str, int] = {}
         for run_id in runs:
             try:
@@ -75,7 +76,7 @@ def _check_known(store: Store, name: str) -> None:
 
 def _latest(store: Store, experiment_id: str, name: str) -> tuple[str, str, str]:
     """The primary metric, and the ids of the parent and the baseline run, of the last compression that ended well."""
-    found = f"tags.`{lineage.KIND}` = 'baseline' and tags.`{lineage.SOURCE}` LIKE 'models:/{name}/%'"
+    found = f"tags.`{lineage.KIND}` = 'baseline' and tags.`{lineage.SOURCE}` LIKE {quoted(f'models:/{name}/%')}"
     for run in store.client.search_runs([experiment_id], found, order_by=["attributes.start_time DESC"], max_results=50):
         for metric in run.data.metrics:
             if lineage.DROP.format(metric) in run.data.metrics and not metric.startswith(lineage.of_validation("")):

@@ -16,7 +16,8 @@ def _with_factor(value: str, factor: float) -> str:
     return value if abs(factor - 1) < 5e-4 else f"{value} ({factor:.2f}x)"
 
 
-def _size(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
+    """`0.12 MB`, `45 kB`."""
     return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
 
 
@@ -45,7 +46,7 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "channels removed": lambda row: f"{row.channels_removed:.0%}",
     "params": lambda row: _with_factor(_count(row.params), row.params_factor),
     "MACs": lambda row: _with_factor(_count(row.macs), row.macs_factor),
-    "size": lambda row: _with_factor(_size(row.size_bytes), row.size_factor),
+    "size": lambda row: _with_factor(size_text(row.size_bytes), row.size_factor),
     "cut": lambda row: f"{row.after_cut:.3f}",
     "compensated": lambda row: f"{row.after_pruning:.3f}",
     "fine-tuned": lambda row: f"{row.test.value:.3f}",

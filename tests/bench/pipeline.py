@@ -66,7 +66,8 @@ def main() -> None:
     for name, pairs in took.items():
         processor, clock = (statistics.median(values) for values in zip(*pairs, strict=True))
         print(
-            f"{name}: {processor:.2f} s of the processor, {1e3 * processor / batches:.2f} ms per batch, {clock:.2f} s by the clock"
+            f"{name}: {processor:.2f} s of the processor, {1e3 * processor / batches:.2f} ms per batch,",
+            f"{clock:.2f} s by the clock",
         )
     ratios = [mine[0] / its[0] for mine, its in zip(took["ours"], took["bare"], strict=True)]
     ratio = statistics.median(ratios)

@@ -1,12 +1,13 @@
 """The compress flow for real, six times in a row, by one worker: a Prefect server takes long to start."""
 
+import base64
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from pipelines import environment
 from pipelines.errors import CandidateError
 from pipelines.flows import stages
+from pipelines.servers import free_port, mlflow_server
 from pipelines.steps.compare import Comparison
 from pruning_core import latency_table
 from tests.conftest import quick_config, run_count, steady_time
@@ -43,7 +45,30 @@ class Flows:
 
 
 @pytest.fixture(scope="session")
-def flows(demo_home: Path, shared_folder: Path, once: Callable[..., object]) -> Flows:
+def prefect() -> Iterator[None]:
+    """A Prefect server for all flows of the session."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `mlflow server` on a copy of the demo's store. Every test makes registered models of its own there."""
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    shutil.copyfile(demo_home / "mlflow.db", folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(environment.HOME_VARIABLE, str(folder))
+        patch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")  # to a receiver on this machine
+        patch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+        patch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", base64.urlsafe_b64encode(bytes(range(32))).decode())
+        with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", free_port()) as server:
+            yield server.ready()
+
+
+@pytest.fixture(scope="session")
+def flows(prefect: None, demo_home: Path, shared_folder: Path, once: Callable[..., object]) -> Flows:
     result = once("flows", lambda: _run_all(demo_home, shared_folder / "flows"))
     assert isinstance(result, Flows)
     return result
@@ -57,9 +82,7 @@ def own_copy(flows: Flows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 def _run_all(demo_home: Path, folder: Path) -> Flows:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv(environment.HOME_VARIABLE, str(folder))
         first = _run(_copy(f"sqlite:///{demo_home / 'mlflow.db'}", folder / "first"))
         repeated = _run(_copy(first.uri, folder / "repeated"))

@@ -45,9 +45,13 @@ MODEL = CompressedModel(
     ids=["interrupt", "bug", "store is away", "disk is full", "store refuses", "diverged"],
 )
 def test_what_another_try_can_use_stays(tmp_path: Path, error: BaseException, stays: bool) -> None:
-    with pytest.raises(type(error)), work_place(tmp_path, "key") as folder:
-        (folder / "weights").touch()
-        raise error
+    def fail() -> None:
+        with work_place(tmp_path, "key") as folder:
+            (folder / "weights").touch()
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
     assert (tmp_path / "key" / "weights").exists() == stays
 
 

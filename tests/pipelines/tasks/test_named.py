@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from torch import Tensor
 from torchmetrics import MeanSquaredError, MetricCollection
@@ -27,6 +29,14 @@ class Mistaken(Forgetful):
 
 def named(name: str, **kwargs: object) -> Task:
     return task_of(DATA, TaskSection(name=name, kwargs=kwargs), trust=["tests.pipelines.tasks"])
+
+
+def test_targets_that_are_numbers_are_for_regression() -> None:
+    numbers = dataclasses.replace(DATA, classes=0)
+    assert task_of(numbers) == Regression()
+    with pytest.raises(ConfigError, match="task: regression"):
+        task_of(numbers, TaskSection(name="segmentation"))
+    assert named("segmentation", classes=3) == Segmentation(3)  # labels up to 255 may stand for no class at all
 
 
 def test_names_and_options() -> None:

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipelines.architecture import ModelRef, load_module, save_weights, weights_digest
+from pipelines.architecture import ModelRef, load_module, save_weights, stored_tensors, weights_digest
 from pipelines.config import Data as DataSection
 from pipelines.config import Measure
 from pipelines.data import load_data
@@ -90,7 +90,7 @@ def test_a_condition_that_fails_costs_the_others_nothing(tmp_path: Path, monkeyp
 def test_the_digest_is_that_of_the_weights(tmp_path: Path) -> None:
     source = ref(4, tmp_path)
     digest = measure({"m": source}, DATA, Measure(batch_sizes=(2,), rounds=3, warmup=0))["m"].weights_digest
-    assert digest == weights_digest(load_file(source.weights)) == weights_digest(load_module(source).state_dict())
+    assert digest == weights_digest(load_file(source.weights)) == weights_digest(stored_tensors(load_module(source)))
     changed = load_file(source.weights)
     changed["head.bias"][3] += 1e-3
     assert weights_digest(changed) != digest
