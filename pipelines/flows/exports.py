@@ -113,6 +113,8 @@ def _numbers(forms: Sequence[Form]) -> Iterator[tuple[str, float]]:
         lineage.FORM_VAL_ACCURACY: lambda accuracy: accuracy.validation,
     }
     for form in forms:
+        if form.kind == "pt2":  # the model itself: runs share the names of its metrics, and have no others
+            continue
         yield lineage.FORM_SIZE.format(form.kind), form.size_bytes
         yield lineage.FORM_ERROR.format(form.kind), form.error
         if form.accuracy is not None:
