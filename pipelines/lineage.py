@@ -65,7 +65,7 @@ EPOCH_VAL = "epoch_val_"  # per epoch, followed by the name of the task's primar
 LEARNING_RATE = "learning_rate"  # at the end of each epoch
 EPOCH_SECONDS = "epoch_seconds"
 OPTIMIZER_STEPS = "optimizer_steps"  # since the training began
-FORM_SIZE = "{}_size_bytes"  # of each form of a version: pt2, onnx, int8
+FORM_SIZE = "{}_size_bytes"  # of each further form of a version: onnx, int8
 FORM_ERROR = "{}_error"  # against the module, on real inputs, relative to the largest answer
 FORM_METRIC = "{}_{}"  # the primary metric, test split; of forms that answer differently by design
 

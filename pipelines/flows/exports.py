@@ -123,6 +123,8 @@ def _record(store: Store, run_id: str, exports: Exports, metric: str, folder: Pa
 
 def _numbers(forms: Sequence[Form], metric: str) -> Iterator[tuple[str, float]]:
     for form in forms:
+        if form.kind == "pt2":  # the model itself: runs share the names of its metrics, and have no others
+            continue
         yield lineage.FORM_SIZE.format(form.kind), form.size_bytes
         yield lineage.FORM_ERROR.format(form.kind), form.error
         if form.primary is not None:
