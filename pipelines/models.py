@@ -1,4 +1,4 @@
-"""The demo's model: a small residual CNN for small images."""
+"""The model of the recipes: a small residual CNN for small images."""
 
 from typing import cast
 
@@ -26,20 +26,27 @@ class ResidualBlock(nn.Module):
         return nn.functional.relu(y + self.shortcut(x))
 
 
-class DigitsResNet(nn.Module):
-    def __init__(self, width: int, classes: int, channels: int) -> None:
+class SmallResNet(nn.Module):
+    def __init__(self, width: int, classes: int, channels: int, stages: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.stage1 = nn.Sequential(ResidualBlock(width, width), ResidualBlock(width, width))
-        self.stage2 = nn.Sequential(ResidualBlock(width, 2 * width, stride=2), ResidualBlock(2 * width, 2 * width))
-        self.head = nn.Linear(2 * width, classes)
+        self.later = [f"stage{number}" for number in range(2, stages + 1)]
+        for name in self.later:
+            self.add_module(
+                name, nn.Sequential(ResidualBlock(width, 2 * width, stride=2), ResidualBlock(2 * width, 2 * width))
+            )
+            width *= 2
+        self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, channels, H, W] -> logits [N, classes]"""
-        x = self.stage2(self.stage1(self.stem(x)))
+        x = self.stage1(self.stem(x))
+        for name in self.later:
+            x = self.get_submodule(name)(x)
         return cast(Tensor, self.head(x.mean(dim=(2, 3))))
 
 
-def digits_resnet(width: int = 32, classes: int = 10, channels: int = 1) -> nn.Module:
-    """A residual network of four blocks; `width` channels in the first half, twice as many in the second."""
-    return DigitsResNet(width, classes, channels)
+def small_resnet(width: int = 32, classes: int = 10, channels: int = 1, stages: int = 2) -> nn.Module:
+    """A residual network of two blocks per stage; `width` channels in the first, twice as many in each further one."""
+    return SmallResNet(width, classes, channels, stages)

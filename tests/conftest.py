@@ -72,11 +72,14 @@ def demo_home(shared_folder: Path, once: Callable[..., object]) -> Path:
     home = shared_folder / "home"
 
     def make() -> str:
-        from pipelines.demo import champion, demo_config
+        from pipelines.demo import demo_config
+        from pipelines.first_version import first_version
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(environment.HOME_VARIABLE, str(home))
-            return champion(demo_config()).source.uri
+            found = first_version(demo_config())
+            assert found is not None
+            return found.source.uri
 
     assert once("demo-home", make) == "models:/digits-resnet/1"
     return home

@@ -8,7 +8,7 @@ import typer
 
 from pipelines.cli.app import app, out
 from pipelines.cli.options import Again
-from pipelines.cli.running import Prefect, run_flow, show
+from pipelines.cli.running import Prefect, ensure_source, run_flow, show
 
 
 @app.command()
@@ -16,13 +16,17 @@ def compress(
     config: Annotated[Path, typer.Argument(help="The recipe: a YAML file, see pipelines/recipes/digits.yaml.")],
     again: Again = False,
 ) -> None:
-    """Compress a registered model as CONFIG says and register what passes."""
+    """Compress a registered model as CONFIG says and register what passes.
+
+    Killed or interrupted, the same command goes on where it was.
+    """
     with out.status("checking the configuration") if out.is_terminal else contextlib.nullcontext():
         from pipelines.config import load_config
 
         request = load_config(config)
     with Prefect() as prefect:
         prefect.start()  # meanwhile, the request is checked
+        ensure_source(request)
         comparison = run_flow(request, again, prefect)
     show(comparison)
     if comparison.failures:

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+def ensure_source(request: "CompressConfig") -> str:
+    """The registered model's name; a recipe that says how to make the first version may have it made."""
+    from pipelines.config import MODEL_URI
+
+    if request.source.first is not None:
+        from pipelines.first_version import first_version
+        from pipelines.progress import shown_on
+
+        with display() as shown, shown_on(shown):
+            found = first_version(request)
+        if found is not None:
+            made = "trained and registered" if found.is_new else "found, trained earlier:"
+            out.print(f"{made} {found.source.uri}, the source", soft_wrap=True)
+    parsed = MODEL_URI.fullmatch(request.source.model)
+    assert parsed is not None  # the configuration has checked it
+    return parsed["name"]
+
+
 def run_flow(request: "CompressConfig", again: bool, prefect: "Prefect") -> "Comparison":
     """Check first, then run the flow."""
     earlier = _check(request)

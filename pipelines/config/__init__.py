@@ -15,7 +15,7 @@ from pipelines.config.promotion import PromoteConfig
 from pipelines.config.recipe import CompressConfig
 from pipelines.config.registration import CopyTo, Gate, Promotion, Registration, Tracking
 from pipelines.config.scan import ScanConfig
-from pipelines.config.source import MODEL_URI, Source
+from pipelines.config.source import MODEL_URI, FirstVersion, Source
 
 __all__ = [
     "MODEL_URI",
@@ -28,6 +28,7 @@ __all__ = [
     "Evaluate",
     "Export",
     "Finetune",
+    "FirstVersion",
     "Gate",
     "Hardware",
     "Measure",

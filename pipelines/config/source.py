@@ -3,11 +3,23 @@
 import re
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from pipelines.config.finetune import Finetune
 from pipelines.config.section import Section
 
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[\w-]+)|/(?P<version>[1-9]\d*))")
+
+
+class FirstVersion(Section):
+    """What is trained and registered where the registry has no such model yet: for demos and for trying a recipe."""
+
+    factory: str = Field(description="`package.module:function` that makes the model; from below one of `trust`")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of `factory`")
+    seed: int = Field(default=0, ge=0, description="of its initial weights")
+    training: Finetune = Field(
+        default=Finetune(), description="as in `finetune`; labels alone, there is nobody to learn from yet"
+    )
 
 
 class Source(Section):
@@ -26,6 +38,10 @@ class Source(Section):
         "its weights, or an exported graph (pt2), whose answers it must then give",
     )
     kwargs: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of `factory`")
+    first: FirstVersion | None = Field(
+        default=None,
+        description="a model that `secateur compress` trains and registers under `model` where there is none of that name",
+    )
 
     @field_validator("trust", mode="before")
     @classmethod
@@ -39,3 +55,11 @@ class Source(Section):
         if not MODEL_URI.fullmatch(value):
             raise ValueError(f"{value!r} is no model of a registry; write models:/name@alias or models:/name/3")
         return value
+
+    @model_validator(mode="after")
+    def _first_gets_an_alias(self) -> "Source":
+        if self.first is not None and "@" not in self.model:
+            raise ValueError(
+                f"`first` needs an alias to give to the new version; write {self.model.rpartition('/')[0]}@champion"
+            )
+        return self

@@ -25,7 +25,7 @@ from pipelines.registry.runs import (
     open_training,
     tag_run,
 )
-from pipelines.registry.search import search_versions
+from pipelines.registry.search import has_model, search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
 from pipelines.registry.views import experiments_with_compressions, publish_dashboard
 from pipelines.registry.wanted import is_ours, marked_versions, run_under_way
@@ -56,6 +56,7 @@ __all__ = [
     "find_finished",
     "fitted",
     "folder_digest",
+    "has_model",
     "input_shape",
     "is_ours",
     "log_files",

@@ -91,7 +91,7 @@ def open_runs(
 
 
 @contextlib.contextmanager
-def open_training(store: Store, name: str, artifact_location: str) -> Iterator[str]:
+def open_training(store: Store, name: str, artifact_location: str | None) -> Iterator[str]:
     """One run for a model that is trained here, in the experiment of that name; closed like the others."""
     ids: list[str] = []
     try:

@@ -3,10 +3,23 @@
 from collections.abc import Iterator
 
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 from pipelines.registry.store import Store, mlflow_errors
 
 PAGE = 500
+
+
+def has_model(store: Store, name: str) -> bool:
+    """Is there a registered model of that name? Raises RegistryError."""
+    with mlflow_errors("the registry cannot be asked", store.uri):
+        try:
+            store.client.get_registered_model(name)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+    return True
 
 
 def search_versions(store: Store, filter_string: str) -> Iterator[ModelVersion]:

@@ -37,6 +37,11 @@ class Store:
     def client(self) -> MlflowClient:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
+    @property
+    def is_local(self) -> bool:
+        """A file of this machine, not a server or a shared database."""
+        return self.uri.startswith(SQLITE)
+
     def select(self) -> None:
         """For the parts of MLflow that know only one store per process."""
         mlflow.set_tracking_uri(self.uri)

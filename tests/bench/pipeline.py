@@ -25,7 +25,7 @@ import pruning_core as pc
 from pipelines.config import Data as DataSection
 from pipelines.config import Finetune
 from pipelines.data import Data, load_data
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.steps.finetune import finetune
 from pipelines.steps.finetune.batches import Batches
 from pipelines.tasks import Task, task_of
@@ -43,7 +43,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     data = load_data(DataSection())
     torch.manual_seed(0)
-    teacher = digits_resnet(width=options.width).eval()
+    teacher = small_resnet(width=options.width).eval()
     student = pc.prune(teacher, torch.from_numpy(data.train.x[:2]), pc.PruningSpec(ratio=0.3, criterion="l2_norm")).model  # type: ignore[attr-defined]
     training = Finetune(
         epochs=options.epochs, learning_rate=0.003, batch_size=options.batch, hardware={"accelerator": "cpu"}

@@ -10,7 +10,7 @@ import pruning_core as pc
 from pipelines.architecture import ModelRef, load_module, save_weights, trusted_factory, unpickle
 from pipelines.errors import SourceError
 from pipelines.exported_graph import load_graph
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from tests.pipelines.exported import exported, small
 
 X = torch.rand(3, 1, 8, 8)
@@ -19,9 +19,9 @@ X = torch.rand(3, 1, 8, 8)
 @pytest.fixture
 def ref(tmp_path: Path) -> ModelRef:
     torch.manual_seed(1)
-    weights = save_weights(digits_resnet(width=16), tmp_path / "w.safetensors")
+    weights = save_weights(small_resnet(width=16), tmp_path / "w.safetensors")
     return ModelRef(
-        factory="pipelines.models:digits_resnet",
+        factory="pipelines.models:small_resnet",
         kwargs={"width": 16},
         plans=(),
         weights=str(weights),
@@ -31,7 +31,7 @@ def ref(tmp_path: Path) -> ModelRef:
 
 def test_a_model_comes_back_from_its_references(ref: ModelRef) -> None:
     torch.manual_seed(1)
-    expected = digits_resnet(width=16).eval()
+    expected = small_resnet(width=16).eval()
     loaded = load_module(ref)
     assert not loaded.training
     torch.testing.assert_close(loaded(X), expected(X), rtol=0, atol=0)
@@ -135,7 +135,7 @@ def test_wrong_arguments_of_the_factory_are_named(ref: ModelRef) -> None:
 
 
 def test_the_weights_file_holds_tensors_only(ref: ModelRef) -> None:
-    state = digits_resnet(width=16).state_dict()
+    state = small_resnet(width=16).state_dict()
     assert {name: tensor.shape for name, tensor in load_file(ref.weights).items()} == {
         name: tensor.shape for name, tensor in state.items()
     }
@@ -146,7 +146,7 @@ def test_the_weights_file_holds_tensors_only(ref: ModelRef) -> None:
     [
         ("os:system", ("pipelines.models",), "not trusted"),
         ("pipelines.models_of_others:make", ("pipelines.models",), "not trusted"),
-        ("pipelines.models:digits_resnet", (), "not trusted"),
+        ("pipelines.models:small_resnet", (), "not trusted"),
         ("pipelines.models:nn.Linear", ("pipelines.models",), "no factory"),
         ("pipelines.models", ("pipelines.models",), "no factory"),
         ("../x:y", ("pipelines.models",), "no factory"),

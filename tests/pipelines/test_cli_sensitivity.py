@@ -17,7 +17,7 @@ import pytest
 import pruning_core as pc
 from pipelines import cli, registry
 from pipelines.architecture import ModelRef, save_weights
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.registry import Export
 from tests.conftest import run_count
 
@@ -153,9 +153,9 @@ def _register_another(store_uri: str, folder: Path) -> None:
     store = registry.open_store(store_uri)
     experiment = store.client.get_experiment_by_name("digits-resnet")
     run_id = store.client.create_run(experiment.experiment_id).info.run_id
-    weights = save_weights(digits_resnet(), folder / "w.safetensors")
+    weights = save_weights(small_resnet(), folder / "w.safetensors")
     model = ModelRef(
-        factory="pipelines.models:digits_resnet", kwargs={}, plans=(), weights=str(weights), trust=("pipelines",)
+        factory="pipelines.models:small_resnet", kwargs={}, plans=(), weights=str(weights), trust=("pipelines",)
     )
     images = np.random.default_rng(0).random((7, 1, 8, 8), dtype=np.float32)
     export = Export(run_id=run_id, name="digits-resnet", model=model, images=images)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import pruning_core as pc
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 
 X = torch.zeros(2, 1, 8, 8)
 IMAGES = torch.rand(96, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -15,7 +15,7 @@ IMAGES = torch.rand(96, 1, 8, 8, generator=torch.Generator().manual_seed(3))
 
 def resnet() -> nn.Module:
     torch.manual_seed(0)
-    return digits_resnet(width=16).eval()
+    return small_resnet(width=16).eval()
 
 
 class Split(nn.Module):

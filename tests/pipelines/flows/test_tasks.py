@@ -12,7 +12,7 @@ from pipelines.architecture import ModelRef, save_weights
 from pipelines.config import CompressConfig, Finetune
 from pipelines.data import load_data
 from pipelines.flows import stages
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.registry import Store
 from pipelines.steps.compare import compare
 from pipelines.steps.finetune import finetune
@@ -40,11 +40,11 @@ def config(store_uri: str, tmp_path: Path) -> CompressConfig:
     )
     data, kwargs = load_data(config.data), {"width": 8, "classes": 1}
     torch.manual_seed(0)
-    module = digits_resnet(**kwargs)
+    module = small_resnet(**kwargs)
     finetune(module, data, Regression("rmse"), Finetune(epochs=6, learning_rate=0.01, threads=1), tmp_path / "training")
     weights = save_weights(module, tmp_path / "ink.safetensors")
     model = ModelRef(
-        factory="pipelines.models:digits_resnet", kwargs=kwargs, plans=(), weights=str(weights), trust=("pipelines",)
+        factory="pipelines.models:small_resnet", kwargs=kwargs, plans=(), weights=str(weights), trust=("pipelines",)
     )
     store = registry.open_store(store_uri)
     with registry.open_training(store, "ink", (tmp_path / "artifacts").as_uri()) as run_id:

@@ -12,7 +12,7 @@ from mlflow.models import Model
 from pipelines import registry
 from pipelines.architecture import load_module
 from pipelines.errors import SourceError
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.registry import Store
 from pipelines.tasks import Classification
 
@@ -33,7 +33,7 @@ def register(store: Store, name: str, folder: Path, **save: Any) -> str:
     run_id = client.create_run(experiment).info.run_id
     saved = Model(run_id=run_id, metadata=save.pop("metadata", None))
     torch.manual_seed(0)
-    module = digits_resnet(width=8).eval()
+    module = small_resnet(width=8).eval()
     mlflow.pytorch.save_model(module, str(folder), mlflow_model=saved, pip_requirements=["torch"], **save)
     logged = client.create_logged_model(experiment, name=name, source_run_id=run_id)
     client.log_model_artifacts(logged.model_id, str(folder))
@@ -90,12 +90,12 @@ def test_weights_without_a_factory_need_one_from_the_user(store: Store, tmp_path
     from pipelines.architecture import save_weights
 
     torch.manual_seed(0)
-    module = digits_resnet(width=8).eval()
+    module = small_resnet(width=8).eval()
     weights = save_weights(module, tmp_path / "weights.safetensors")
     source = registry.resolve(store, register(store, "half", tmp_path / "m", extra_files=[str(weights)], **PICKLED))
     with pytest.raises(SourceError, match="which code builds"):
         registry.fetch_model(store, source, tmp_path / "a", trust=TRUST)
-    factory = {"factory": "pipelines.models:digits_resnet", "kwargs": {"width": 8}}
+    factory = {"factory": "pipelines.models:small_resnet", "kwargs": {"width": 8}}
     ref = registry.fetch_model(store, source, tmp_path / "b", trust=TRUST, **factory)  # type: ignore[arg-type]
     x = torch.from_numpy(X)
     torch.testing.assert_close(load_module(ref)(x), module(x))
@@ -105,8 +105,8 @@ def test_weights_without_a_factory_need_one_from_the_user(store: Store, tmp_path
 def test_a_hostile_or_broken_architecture_is_refused(store: Store, tmp_path: Path, plans: Any) -> None:
     from pipelines.architecture import save_weights
 
-    weights = save_weights(digits_resnet(width=8), tmp_path / "weights.safetensors")
-    metadata = {"architecture": {"factory": "pipelines.models:digits_resnet", "kwargs": {"width": 8}, "plans": plans}}
+    weights = save_weights(small_resnet(width=8), tmp_path / "weights.safetensors")
+    metadata = {"architecture": {"factory": "pipelines.models:small_resnet", "kwargs": {"width": 8}, "plans": plans}}
     json.dumps(metadata)
     files = {"extra_files": [str(weights)], "serialization_format": "pt2", "input_example": X, "metadata": metadata}
     source = registry.resolve(store, register(store, "odd", tmp_path / "m", **files))
@@ -117,7 +117,7 @@ def test_a_hostile_or_broken_architecture_is_refused(store: Store, tmp_path: Pat
 def test_a_factory_that_is_not_trusted_does_not_run(store: Store, tmp_path: Path) -> None:
     from pipelines.architecture import save_weights
 
-    weights = save_weights(digits_resnet(width=8), tmp_path / "weights.safetensors")
+    weights = save_weights(small_resnet(width=8), tmp_path / "weights.safetensors")
     trace = tmp_path / "it-ran"
     metadata = {"architecture": {"factory": "os:mkdir", "kwargs": {"path": str(trace)}, "plans": []}}
     files = {"extra_files": [str(weights)], "serialization_format": "pt2", "input_example": X, "metadata": metadata}

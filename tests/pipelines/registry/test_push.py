@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipelines import registry
 from pipelines.architecture import ModelRef, load_module, save_weights
 from pipelines.errors import RegistryError, SourceError
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.registry import Export, Exported, Store
 from pipelines.registry.integrity import digests_of
 from pipelines.registry.structure import Allowed, Download, structure_of
@@ -57,7 +57,7 @@ def export_of(store: Store, module: nn.Module, factory: str, folder: Path) -> Ex
 
 
 def good(store: Store, folder: Path) -> Export:
-    return export_of(store, digits_resnet(), "pipelines.models:digits_resnet", folder)
+    return export_of(store, small_resnet(), "pipelines.models:small_resnet", folder)
 
 
 def test_one_run_makes_one_version_however_often_it_is_asked(store: Store, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def changed_weights_and_their_digest(root: Path) -> None:
 
 def another_factory(root: Path) -> None:
     text = (root / "MLmodel").read_text()
-    (root / "MLmodel").write_text(text.replace("digits_resnet", "something_else"))
+    (root / "MLmodel").write_text(text.replace("small_resnet", "something_else"))
 
 
 def one_file_more(root: Path) -> None:

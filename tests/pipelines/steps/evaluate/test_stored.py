@@ -6,7 +6,7 @@ import torch
 from pipelines.config import Data as DataSection
 from pipelines.data import load_data
 from pipelines.evaluations import evaluation_folder
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.steps.evaluate import Evaluations, assess_all, evaluate, load_evaluation, remembered
 from pipelines.tasks import Classification, Regression
 from tests.pipelines.tasks.detection import Detection
@@ -18,12 +18,12 @@ TASK = Classification(10)
 @pytest.fixture(scope="module")
 def made() -> Evaluations:
     torch.manual_seed(0)
-    return assess_all(digits_resnet(width=4), DATA, TASK, batch_size=100)
+    return assess_all(small_resnet(width=4), DATA, TASK, batch_size=100)
 
 
 def test_one_pass_gives_the_same_numbers_whatever_the_batch(made: Evaluations) -> None:
     torch.manual_seed(0)
-    module = digits_resnet(width=4)
+    module = small_resnet(width=4)
     assert made.test.metrics["accuracy"] == evaluate(module, DATA.test, TASK)["accuracy"]
     assert set(made.test.metrics) == {"accuracy", "top5_accuracy", "calibration_error"}
     assert len(made.validation) == len(DATA.validation)

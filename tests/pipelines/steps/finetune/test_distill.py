@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pipelines.config import Distillation
 from pipelines.data import ArraySplit, Data
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.steps.finetune import boundary_layers, finetune
 from pipelines.steps.finetune.distill import Teacher, feature_distance
 from pipelines.tasks import Classification, task_of
@@ -21,7 +21,7 @@ from tests.pipelines.steps.finetune.nets import options
 def cut_resnet() -> tuple[nn.Module, nn.Module, dict[str, tuple[int, ...]]]:
     """A source, what a cut without repair makes of it, and where they meet."""
     torch.manual_seed(0)
-    source = digits_resnet(width=8).eval()
+    source = small_resnet(width=8).eval()
     result = pc.prune(source, torch.randn(2, 1, 8, 8), pc.PruningSpec(ratio=0.5, criterion="l2_norm", min_channels=1))
     return source, result.model, boundary_layers(result.plan, result.model)
 

@@ -11,7 +11,7 @@ from pipelines.config import Data as DataSection
 from pipelines.config import Measure
 from pipelines.data import load_data
 from pipelines.errors import CandidateError
-from pipelines.models import digits_resnet
+from pipelines.models import small_resnet
 from pipelines.records import Condition, Score, Scores
 from pipelines.report import latency_table
 from pipelines.steps.measure import measure, side_by_side
@@ -23,9 +23,9 @@ DATA = load_data(DataSection())
 
 def ref(width: int, folder: Path) -> ModelRef:
     torch.manual_seed(0)
-    weights = save_weights(digits_resnet(width=width), folder / f"{width}.safetensors")
+    weights = save_weights(small_resnet(width=width), folder / f"{width}.safetensors")
     return ModelRef(
-        factory="pipelines.models:digits_resnet",
+        factory="pipelines.models:small_resnet",
         kwargs={"width": width},
         plans=(),
         weights=str(weights),
