@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BENCH  := .venv-bench
 BENCHED := $(BENCH)/.installed
 
-.PHONY: help setup demo ui test check bench-accuracy bench-coverage bench-engine clean
+.PHONY: help setup demo ui test check bench-accuracy bench-coverage bench-engine bench-pipeline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ bench-accuracy: $(BENCHED) ## accuracy after pruning, side by side with Torch-Pr
 
 bench-engine: $(BENCHED) ## seconds and memory of the engine, side by side with the peers
 	@$(BENCH)/bin/python -m tests.bench.engine_speed
+	@$(BENCH)/bin/python -m tests.bench.compensation_cost
+
+bench-pipeline: $(STAMP) ## what the training step adds to a bare loop of the same training (a minute)
+	@$(BIN)/python -m tests.bench.pipeline --check 1.05
 
 clean: ## remove what the demo made (the environment stays)
 	rm -rf .secateur .cache

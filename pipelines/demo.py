@@ -1,5 +1,6 @@
 """The demo: train a small model on real data, register it as `champion`, hand it to the compress flow."""
 
+import functools
 import shutil
 from dataclasses import dataclass
 from importlib import resources
@@ -65,8 +66,19 @@ def _train_and_register(store: Store, config: CompressConfig) -> None:
             module = digits_resnet(**KWARGS)
             work = f"train {name}"
             display().start(work, TRAINING.epochs)
+            task = task_of(data)
+            log = registry.CurveLog(store, run_id, task.primary)
             with torch_threads(TRAINING.threads):
-                curve = finetune(module, data, task_of(data), TRAINING, folder, on_epoch=lambda _: display().advance(work))
+                trained = finetune(
+                    module,
+                    data,
+                    task,
+                    TRAINING,
+                    folder,
+                    on_epoch=log.add,
+                    on_batches=functools.partial(display().reach, work),
+                )
+            display().finish(work)
             model = ModelRef(
                 factory=FACTORY,
                 kwargs=KWARGS,
@@ -74,10 +86,9 @@ def _train_and_register(store: Store, config: CompressConfig) -> None:
                 weights=str(save_weights(module, folder / "trained.safetensors")),
                 trust=config.source.trust,
             )
-            accuracy = primary_of(load_module(model), data, task_of(data))
-            registry.log_training(
-                store, run_id, {**TRAINING.model_dump(exclude={"distillation", "regularization"}), **KWARGS}, curve
-            )
+            accuracy = primary_of(load_module(model), data, task)
+            curve = trained.curve
+            log.finish(curve, {**TRAINING.model_dump(exclude={"distillation", "regularization", "hardware"}), **KWARGS})
             registry.register_first(
                 store,
                 registry.Export(run_id=run_id, name=name, model=model, images=images_of(data.test, 7).numpy()),

@@ -29,6 +29,13 @@ class Bars:
     def advance(self, work: str) -> None:
         self.progress.advance(self.tasks[work])
 
+    def reach(self, work: str, done: int, steps: int) -> None:
+        self.progress.update(self.tasks[work], completed=done, total=steps)
+
+    def finish(self, work: str) -> None:
+        task = next(task for task in self.progress.tasks if task.id == self.tasks[work])
+        self.progress.update(task.id, total=task.completed)
+
 
 class Lines:
     """A line when a piece of work is done."""
@@ -48,6 +55,16 @@ class Lines:
         self.left[work], self.began[work] = steps, time.monotonic()
 
     def advance(self, work: str) -> None:
-        self.left[work] -= 1
-        if self.left[work] == 0:
+        self._leave(work, self.left[work] - 1)
+
+    def reach(self, work: str, done: int, steps: int) -> None:
+        self._leave(work, steps - done)
+
+    def finish(self, work: str) -> None:
+        if self.left[work] != 0:
+            self._leave(work, 0)
+
+    def _leave(self, work: str, steps: int) -> None:
+        self.left[work] = steps
+        if steps == 0:
             self.console.print(f"{work}: done in {time.monotonic() - self.began[work]:.0f} s")

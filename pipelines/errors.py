@@ -5,6 +5,9 @@ SecateurError
 |- DataError        the data set cannot be used for this
 |- SourceError      the registered model cannot be found, or must not or cannot be loaded
 |- CandidateError   a compressed model did not survive its own checks
+|  `- ExportError   one form of it cannot be made or is not the same model
+|- TrainingError    training came to nothing
+|- StorageError     a file of ours cannot be written
 |- PromotionError   the champion was not moved, or was moved back: a gate, an approval, another who was first, a failed check
 `- RegistryError    MLflow or its storage failed; `retryable` says whether trying again can help
 """
@@ -43,6 +46,17 @@ class SourceError(SecateurError): ...
 
 
 class CandidateError(SecateurError):
+    exit_status = 1
+
+
+class ExportError(CandidateError): ...
+
+
+class TrainingError(SecateurError):
+    exit_status = 1
+
+
+class StorageError(SecateurError):
     exit_status = 1
 
 

@@ -1,15 +1,22 @@
 """Every tag, metric, parameter and artifact name that we write, in one place."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.records import Condition
+
 # run tags
 KIND = "compression.kind"  # parent | baseline | candidate
 SOURCE = "compression.source"
 SOURCE_MODEL_ID = "compression.source_model_id"
 DATASET_DIGEST = "compression.dataset_digest"
 WORK_KEY = "compression.key"
+WORK_PLACE = "compression.place"  # machine and folder: one process at a time works there
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
 GATE = "compression.gate"  # why a candidate did not pass
 WEIGHTS_DIGEST = "compression.weights_digest"  # of the weights that were evaluated, timed and registered
+EXPORT_NOTES = "compression.export_notes"  # forms that could not be made, and why
 
 # version tags: five, and short, because the versions table of the MLflow UI cuts long ones
 TAG_SOURCE = "source"
@@ -54,7 +61,13 @@ ACTIVATIONS = "activation_bytes"
 PEAK_MEMORY = "peak_memory_bytes"
 ENERGY = "energy_mj"  # of one call
 TRAIN_LOSS = "train_loss"  # per epoch
-EPOCH_VAL_ACCURACY = "epoch_val_accuracy"  # per epoch
+EPOCH_VAL = "epoch_val_"  # per epoch, followed by the name of the task's primary metric
+LEARNING_RATE = "learning_rate"  # at the end of each epoch
+EPOCH_SECONDS = "epoch_seconds"
+OPTIMIZER_STEPS = "optimizer_steps"  # since the training began
+FORM_SIZE = "{}_size_bytes"  # of each form of a version: pt2, onnx, int8
+FORM_ERROR = "{}_error"  # against the module, on real inputs, relative to the largest answer
+FORM_METRIC = "{}_{}"  # the primary metric, test split; of forms that answer differently by design
 
 # artifacts
 PLAN_FILE = "plan.json"
@@ -64,6 +77,8 @@ COMPARISON_CSV = "comparison.csv"
 COMPARISON_TABLE = "comparison_table.json"
 COMPARISON_JSON = "comparison.json"
 PLOT_FILE = "accuracy_latency.png"
+REPORT_FILE = "report.html"  # needs no server and no network
+EXPORT_FILE = "export.json"  # every form of the version: size, error, accuracy, where it is
 LATENCY_SAMPLES = "latency_samples_ms.json"
 LATENCY_CSV = "latency.csv"  # a line per engine, batch size and number of threads
 LAYERS_CSV = "layers.csv"  # width, parameters and MACs of each layer
@@ -73,9 +88,16 @@ CONFUSION_FILE = "confusion.png"  # test split
 
 # what is stored with a model, beside MLflow's own files
 WEIGHTS_FILE = "weights.safetensors"
-ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory, kwargs, plans
+ARCHITECTURE_KEY = "architecture"  # in the model's metadata: factory and kwargs, or program; plans
+DIGESTS_KEY = "digests"  # in the model's metadata: SHA-256 of each file
+SEAL = "secateur.seal"  # tag of the logged model: one digest of those
 
 
 def of_validation(metric: str) -> str:
     """A metric's name for the validation split, which the gate looks at."""
     return f"val_{metric}"
+
+
+def condition_name(condition: "Condition") -> str:
+    """What stands behind the slash in `latency_p50_ms/compile-cpu-batch64-threads1`."""
+    return f"{condition.engine}-{condition.device}-batch{condition.batch_size}-threads{condition.threads}"

@@ -71,6 +71,7 @@ class CompressedModel:
     after_pruning: Primary  # compensated
     scores: Scores | None = None  # of the finished model: after fine-tuning
     curve: tuple[Epoch, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)  # what came of the options: epoch kept, batch size, notes
     predicted_speedup: float | None = None  # by the latency table, where a latency was asked for
     predicted_ms: float | None = None
 

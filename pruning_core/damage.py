@@ -30,7 +30,7 @@ class Damages:
     def grams(self) -> dict[int, Gram]:
         if self._grams is None:
             model = real_twin(self.subject.model).eval()
-            self._grams = input_moments(model, self.subject.trace, self.calibration, self.seed)
+            self._grams = input_moments(model, self.subject.trace, self.calibration, self.seed, unfolded=True)
         return self._grams
 
     def of(self, groups: Sequence[ChannelGroup], *, compared: bool) -> dict[str, Scores]:

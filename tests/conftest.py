@@ -27,12 +27,12 @@ torch.set_num_threads(1)  # the workers share the cores
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The tests of the flows go to one worker, so that the others need not wait for what only they use."""
+    """The tests of the flows go to one worker, those of S3 too, so that the others need not wait for what only they use."""
     from xdist.scheduler import LoadScopeScheduling
 
     class FlowsTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "flows" if "/flows/" in nodeid else nodeid
+            return next((place for place in ("flows", "s3") if f"/{place}/" in nodeid), nodeid)
 
     return FlowsTogether(config, log)
 

@@ -2,6 +2,7 @@
 
 from pipelines.cli import (
     compress,
+    dashboard,
     demo,
     deploy,
     inspect,
@@ -20,6 +21,7 @@ from pipelines.cli.app import app, main
 __all__ = [
     "app",
     "compress",
+    "dashboard",
     "demo",
     "deploy",
     "inspect",

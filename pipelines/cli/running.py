@@ -95,12 +95,13 @@ class Prefect(contextlib.ExitStack):
 
 
 def show(comparison: "Comparison") -> None:
-    from pipelines.report import calibration_note, to_rich
+    from pipelines.report import calibration_note, noise_note, to_rich
 
     wide = out if out.is_terminal else Console(width=200, highlight=False)  # a log has no width
     wide.print(to_rich(comparison))
-    if note := calibration_note(comparison):
-        out.print(note, soft_wrap=True)
+    for note in (calibration_note(comparison), noise_note(comparison)):
+        if note:
+            out.print(note, soft_wrap=True)
     passed = [row for row in comparison.rows[1:] if row.passed]
     if comparison.challenger is None:
         out.print("no candidate passed the gate; nothing was registered")

@@ -7,7 +7,8 @@ from pipelines.config.candidate import Candidate, read_ratios
 from pipelines.config.command_line import data_section, parse_budget, parse_section, ratio_list
 from pipelines.config.data import Calibration, Data
 from pipelines.config.evaluate import Evaluate, Task
-from pipelines.config.finetune import Distillation, Finetune, Regularization
+from pipelines.config.export import Export
+from pipelines.config.finetune import Distillation, Finetune, Hardware, Regularization
 from pipelines.config.load import load_config, parse_config
 from pipelines.config.measure import Measure
 from pipelines.config.promotion import PromoteConfig
@@ -25,8 +26,10 @@ __all__ = [
     "Data",
     "Distillation",
     "Evaluate",
+    "Export",
     "Finetune",
     "Gate",
+    "Hardware",
     "Measure",
     "PromoteConfig",
     "Promotion",

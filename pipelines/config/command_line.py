@@ -15,6 +15,9 @@ from pipelines.names import did_you_mean
 def data_section(name: str | None, path: str | None) -> Data:
     """The data section that a command line means. Raises ConfigError."""
     name = name or ("npz" if path else Data().name)
+    if ":" in name:
+        fix = "write a recipe with data.name and data.trust, or name one of: " + ", ".join(sorted(DATASETS))
+        raise ConfigError(f"{name!r} is code, which a recipe must trust", "--data", fix)
     if name not in DATASETS:
         raise ConfigError(f"no data set {name!r}", "--data", did_you_mean(name, DATASETS))
     return Data(name=name, path=path)

@@ -2,16 +2,38 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.config.section import Section
 
 
 class Distillation(Section):
-    """Learn from the source model's answers as well as from the labels."""
+    """Learn from the source model as well as from the labels."""
 
-    weight: float = Field(default=0.0, ge=0, le=1, description="share of the teacher in the loss; 0: labels only")
+    weight: float = Field(
+        default=0.5, ge=0, le=1, description="share of the source model's answers in the loss; 0: labels only"
+    )
     temperature: float = Field(default=4.0, gt=0, description="softens both answers; 1: as they are")
+    features: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the distance to the source model's features, at the last layer of each pruned group, "
+        "in the channels that were kept; added to the loss",
+    )
+
+
+class Hardware(Section):
+    """Where training runs. Accelerator, strategy and nodes are those of PyTorch Lightning's Trainer."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field(
+        default="auto", description="the best that there is, or one by name"
+    )
+    devices: int = Field(default=1, ge=1, description="processes per machine, each with a device and a batch of its own")
+    num_nodes: int = Field(default=1, ge=1, description="machines")
+    strategy: str = Field(default="auto", description="how they work together, e.g. ddp_spawn; default: that, where needed")
+    precision: Literal["auto", "32", "bf16"] = Field(
+        default="auto", description="bf16: bfloat16 where it is safe, float32 elsewhere; auto: bf16 on GPUs that have it"
+    )
 
 
 class Regularization(Section):
@@ -26,18 +48,49 @@ class Regularization(Section):
 
 
 class Finetune(Section):
-    """Training after the cut. The last epoch is kept: nothing is chosen on the data that judges the result."""
+    """Training after the cut, by PyTorch Lightning."""
 
     epochs: int = Field(default=5, ge=0, description="passes over the training split; 0: no fine-tuning")
-    learning_rate: float = Field(default=0.001, gt=0, description="at its highest; it falls to 0 along a cosine")
-    batch_size: int = Field(default=64, ge=2, description="images per step")
+    minutes: float | None = Field(
+        default=None, gt=0, description="end earlier, when so much time is up; the schedule is drawn in to fit"
+    )
+    learning_rate: float = Field(default=0.001, gt=0, description="at its highest")
+    schedule: Literal["cosine", "one_cycle"] = Field(
+        default="cosine", description="cosine: falls to 0; one_cycle: rises from 1/25 of the highest first"
+    )
+    warmup: float | None = Field(
+        default=None, ge=0, lt=1, description="share of the training in which the rate rises; default: 0, one_cycle 0.3"
+    )
+    batch_size: int = Field(default=64, ge=2, description="samples per forward pass")
+    accumulate: int = Field(default=1, ge=1, description="forward passes per step of the optimizer")
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd runs with Nesterov momentum 0.9")
     weight_decay: float = Field(default=0.0001, ge=0, description="of the optimizer")
-    seed: int = Field(default=0, ge=0, description="of the order of the images")
+    gradient_clip: float | None = Field(default=None, gt=0, description="longest gradient, as the norm over all parameters")
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="the weights of the last epoch, or of the best by the validation split; the gate looks at that too, "
+        "so `best` flatters it",
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="end earlier, after so many epochs without a gain on the validation split"
+    )
+    seed: int = Field(default=0, ge=0, description="of the order of the samples and of all else that is drawn")
     threads: int | None = Field(
         default=None,
         ge=1,
         description="CPU threads of torch; default: torch's own choice. Small models train best with 1",
     )
+    checkpoint_minutes: float = Field(
+        default=5.0,
+        ge=0,
+        description="the most that a killed process loses; between epochs it is as often as it costs next to nothing",
+    )
     distillation: Distillation = Distillation()
     regularization: Regularization = Regularization()
+    hardware: Hardware = Hardware()
+
+    @model_validator(mode="after")
+    def _has_a_cycle(self) -> "Finetune":
+        if self.schedule == "one_cycle" and self.warmup == 0:
+            raise ValueError("one_cycle with `warmup` 0 has no rise; use the schedule cosine, or leave `warmup` out")
+        return self

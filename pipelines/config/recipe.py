@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pipelines.config.candidate import Candidate
 from pipelines.config.data import Calibration, Data
 from pipelines.config.evaluate import Evaluate, Task
+from pipelines.config.export import Export
 from pipelines.config.finetune import Finetune
 from pipelines.config.measure import Measure
 from pipelines.config.registration import Gate, Promotion, Registration, Tracking
@@ -14,7 +15,7 @@ from pipelines.config.source import Source
 
 
 class CompressConfig(Section):
-    """A recipe: source, data, candidates, fine-tuning, measurement, gate, registration."""
+    """A recipe: source, data, candidates, fine-tuning, measurement, export, gate, registration."""
 
     source: Source
     data: Data = Data()
@@ -26,6 +27,7 @@ class CompressConfig(Section):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     measure: Measure = Measure()
+    export: Export = Export()
     gate: Gate = Gate()
     registration: Registration = Registration()
     promotion: Promotion = Promotion()

@@ -17,12 +17,21 @@ class Source(Section):
     trust: tuple[str, ...] = Field(
         default=("pipelines.models",),
         description="import paths whose functions may be called to rebuild a registered model, with all below them; "
-        "naming one here means running its code",
+        "naming one here means running its code. `pickle` is none of them: it allows versions that are stored as pickles "
+        "to be opened, which runs code out of the registry",
     )
     factory: str | None = Field(
-        default=None, description="`package.module:function` for a version stored with weights but without its factory"
+        default=None,
+        description="`package.module:function` that makes the model, for a version that does not name it: one stored with "
+        "its weights, or an exported graph (pt2), whose answers it must then give",
     )
     kwargs: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of `factory`")
+
+    @field_validator("trust", mode="before")
+    @classmethod
+    def _one_is_enough(cls, value: object) -> object:
+        """`trust: pickle` needs no list."""
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("model")
     @classmethod

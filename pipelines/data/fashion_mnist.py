@@ -2,15 +2,17 @@
 
 import gzip
 import hashlib
-import os
-import urllib.request
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.dataset import DataRequest, LabelledData
+from pipelines.data.dataset import ArraySamples, LabelledData
+from pipelines.data.download import download
+from pipelines.data.folders import cache_folder
+from pipelines.data.pixels import pixels_of
+from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
 
 PACKAGED = Path("/usr/share/datasets/fashion-mnist")
@@ -29,13 +31,15 @@ def fashion_mnist(request: DataRequest) -> LabelledData:
     """60,000 images to learn from, then the 10,000 of its own test split; pixels [N, 1, 28, 28] in 0 .. 1."""
     folder = _folder(request.path)
     images, labels, test_images, test_labels = (read_idx(folder / name) for name in FILES)
-    for pixels, classes in ((images, labels), (test_images, test_labels)):
-        if pixels.ndim != 3 or classes.shape != pixels.shape[:1] or pixels.shape[1:] != images.shape[1:] or not len(pixels):
-            found = f"images {pixels.shape} and labels {classes.shape} do not fit"
+    for values, classes in ((images, labels), (test_images, test_labels)):
+        if values.ndim != 3 or classes.shape != values.shape[:1] or values.shape[1:] != images.shape[1:] or not len(values):
+            found = f"images {values.shape} and labels {classes.shape} do not fit"
             raise DataError(found, f"data set 'fashion-mnist', folder {folder}", f"expected {EXPECTED}; {INSTALL}")
-    x = np.concatenate([images, test_images])[:, None].astype(np.float32) / np.float32(255)
+    x = np.concatenate([images, test_images])[:, None]
     y = np.concatenate([labels, test_labels]).astype(np.int64)
-    return LabelledData(request.name, x, y, classes=int(y.max()) + 1, held_out=len(test_labels))
+    pixels = pixels_of(request.images, 255.0, x.shape[1:], "data set 'fashion-mnist'")
+    test = np.arange(len(labels), len(y))
+    return LabelledData(request.name, ArraySamples(x, y, pixels), classes=int(y.max()) + 1, own_test=test)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -56,25 +60,14 @@ def _folder(path: str | None) -> Path:
     """Where the files lie: in the folder that was named, in the package's, or in the user's cache after a download."""
     if path is not None or PACKAGED.is_dir():
         return PACKAGED if path is None else Path(path)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur" / "fashion-mnist"
+    folder = cache_folder() / "fashion-mnist"
     for name, digest in FILES.items():
-        if not (folder / name).exists():
-            _download(folder / name, digest)
+        download(f"{SOURCE}/{name}", folder / name, digest, INSTALL, digest_of=_content_digest)
     return folder
 
 
-def _download(target: Path, digest: str) -> None:
-    """Raises DataError without a network, or when something else than the data set comes back."""
-    address = f"{SOURCE}/{target.name}"
+def _content_digest(path: Path) -> str:
     try:
-        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310  a constant https address
-            content = answer.read()
-        found = hashlib.sha256(gzip.decompress(content)).hexdigest()
+        return hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
     except (OSError, EOFError, zlib.error) as exc:
-        raise DataError(f"the data set is not here and cannot be downloaded: {exc}", address, INSTALL) from exc
-    if found != digest:
-        raise DataError(f"the download has SHA-256 {found}, expected {digest}", address, INSTALL)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(target)
+        return f"none ({exc})"

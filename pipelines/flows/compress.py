@@ -1,12 +1,13 @@
 """The compress flow: one registered model in, its smaller versions registered beside it."""
 
-import shutil
+import contextlib
+import functools
+import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
-from uuid import uuid4
 
 from prefect import Task, flow, get_run_logger, runtime, task, unmapped
 from prefect.artifacts import create_markdown_artifact
@@ -20,6 +21,7 @@ from pipelines.environment import work_folder
 from pipelines.errors import CandidateError
 from pipelines.flows import stages
 from pipelines.flows.stages import Job
+from pipelines.flows.work import work_place
 from pipelines.progress import display
 from pipelines.promotion import choose, judge
 from pipelines.records import CompressedModel, Latency
@@ -52,6 +54,11 @@ def step(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     )
 
 
+@step("find key")
+def find_key(config: CompressConfig) -> str:
+    return stages.key_of(config)
+
+
 @step("prepare")
 def prepare(config: CompressConfig, folder: str) -> Job:
     """Everything that can be refused is refused here, before there is a run."""
@@ -65,15 +72,8 @@ def evaluate_source(job: Job) -> CompressedModel:
 
 @step("regularize source")
 def regularize_source(job: Job) -> Job:
-    logger = get_run_logger()
-    work = f"regularize {job.source.uri}"
-    display().start(work, job.config.finetune.regularization.epochs)
-
-    def on_epoch(epoch: Epoch) -> None:
-        display().advance(work)
-        logger.info("epoch %d: loss %.4f, val accuracy %.4f", epoch.number, epoch.train_loss, epoch.val_accuracy)
-
-    return stages.regularize_source(job, on_epoch, STOP.is_set)
+    with _training(f"regularize {job.source.uri}") as listeners:
+        return stages.regularize_source(job, listeners)
 
 
 @step("prune {candidate.title}")
@@ -85,15 +85,21 @@ def prune_candidate(job: Job, candidate: Candidate) -> CompressedModel:
 
 @step("finetune {pruned.title}")
 def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel) -> CompressedModel:
+    with _training(f"fine-tune {pruned.title}") as listeners:
+        return stages.finetune_candidate(job, runs, pruned, listeners)
+
+
+@contextlib.contextmanager
+def _training(work: str) -> Iterator[stages.Listeners]:
+    """It is seen on the terminal batch by batch, and in the log epoch by epoch."""
     logger = get_run_logger()
-    work = f"fine-tune {pruned.title}"
-    display().start(work, job.config.finetune.epochs)
+    display().start(work, 1)
 
     def on_epoch(epoch: Epoch) -> None:
-        display().advance(work)
-        logger.info("epoch %d: loss %.4f, val accuracy %.4f", epoch.number, epoch.train_loss, epoch.val_accuracy)
+        logger.info("epoch %d: loss %.4f, validation %.4f", epoch.number, epoch.train_loss, epoch.val_metric)
 
-    return stages.finetune_candidate(job, runs, pruned, on_epoch, STOP.is_set)
+    yield stages.Listeners(on_epoch, functools.partial(display().reach, work), STOP.is_set)
+    display().finish(work)
 
 
 @step("measure latency")
@@ -118,30 +124,29 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
     Work that a finished run has done already is not done twice, unless `again`.
     """
     STOP.clear()
-    folder = work_folder() / uuid4().hex[:12]
     try:
-        job = prepare(config, str(folder))
-        earlier = None if again else stages.earlier_result(job)
-        if earlier is not None:
-            get_run_logger().info("this work was done before, in run %s", earlier.run_id)
-            return earlier
-        flow_run_id = str(runtime.flow_run.id or "")
-        titles = [candidate.title for candidate in config.candidates]
-        tags = {lineage.WORK_KEY: job.key, lineage.FLOW_RUN_ID: flow_run_id}
-        with registry.open_runs(
-            job.store,
-            job.source,
-            titles,
-            job.data,
-            experiment=config.registration.experiment,
-            tags=tags,
-        ) as runs:
-            return _compress(job, runs)
+        with work_place(work_folder(), find_key(config)) as folder:
+            return _compress_in(folder, config, again)
     except BaseException:
         STOP.set()
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Comparison:
+    job = prepare(config, str(folder))
+    earlier = None if again else stages.earlier_result(job)
+    if earlier is not None:
+        get_run_logger().info("this work was done before, in run %s", earlier.run_id)
+        return earlier
+    titles = [candidate.title for candidate in config.candidates]
+    tags = {
+        lineage.WORK_KEY: job.key,
+        lineage.WORK_PLACE: f"{socket.gethostname()}:{folder}",
+        lineage.FLOW_RUN_ID: str(runtime.flow_run.id or ""),
+    }
+    experiment = config.registration.experiment
+    with registry.open_runs(job.store, job.source, titles, job.data, experiment=experiment, tags=tags) as runs:
+        return _compress(job, runs)
 
 
 def _compress(job: Job, runs: Runs) -> Comparison:

@@ -6,16 +6,18 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
-from pipelines.architecture import ModelRef, load_module, save_weights, weights_digest
+from pipelines.architecture import ModelRef, load_module, save_weights, stored_tensors, weights_digest
 from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
@@ -23,22 +25,27 @@ from pipelines.config import Measure as MeasureSection
 from pipelines.data import Data, images_of, load_data, some
 from pipelines.errors import CandidateError, ConfigError, DataError
 from pipelines.evaluations import evaluation_folder
+from pipelines.export import check_installed
+from pipelines.flows.exports import Least, export_forms
+from pipelines.flows.work import recall, remember
 from pipelines.latencies import keep, latency_table
 from pipelines.promotion import gate_function
 from pipelines.records import CompressedModel, Latency, Scores
 from pipelines.registry import Runs, SourceVersion, Store
 from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
-from pipelines.steps.evaluate import Evaluations, assess_all, remembered, save_evaluations
+from pipelines.steps.evaluate import Evaluations, assess_all, load_evaluation, remembered, save_evaluations
 from pipelines.steps.evaluate.score import score
-from pipelines.steps.finetune import Epoch, finetune
+from pipelines.steps.finetune import Epoch, Features, boundary_layers, finetune
 from pipelines.steps.measure import measure, missing_package
-from pipelines.steps.prune import REPAIRS, Request, describe_source, example_batch, prune
+from pipelines.steps.prune import PLAN, REPAIRS, Request, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 from pipelines.tasks import Task, task_of
 
+EVALUATION = "evaluation"  # of a candidate, in its folder
 EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
+PRUNED, FINETUNED = "pruned.json", "finetuned.json"  # what a candidate is after each step, for a process after a kill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +76,30 @@ class Job:
         return Path(self.folder) / f"candidate-{number}"
 
 
-@functools.lru_cache(maxsize=2)
 def _data(section: DataSection) -> Data:
-    return load_data(section)
+    """Read once, whoever asks and however many ask at once."""
+    with _reading:
+        return _data_of(section.model_dump_json())
+
+
+@functools.lru_cache(maxsize=2)
+def _data_of(section: str) -> Data:
+    return load_data(DataSection.model_validate_json(section))
+
+
+_reading = threading.Lock()
+
+
+def key_of(config: CompressConfig) -> str:
+    """Equal for equal work: source version, data, recipe and code. Raises SecateurError."""
+    data = _data(config.data)
+    return work_key(config, registry.resolve(registry.open_store(config.tracking.uri), config.source.model), data)
 
 
 def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
     _check_engines(config.measure)
+    check_installed(config.export.formats)
     if config.gate.function is not None:
         gate_function(config.gate.function, config.source.trust)
     data = _data(config.data)
@@ -155,7 +178,7 @@ def _source_evaluations(job: Job) -> tuple[Evaluations, Path]:
 
 
 def _digest(model: ModelRef) -> str:
-    return weights_digest(load_module(model).state_dict())
+    return weights_digest(stored_tensors(load_module(model)))
 
 
 def _scores(job: Job, own: Evaluations, source: Evaluations, digest: str, folder: Path) -> Scores:
@@ -168,68 +191,115 @@ def _scores(job: Job, own: Evaluations, source: Evaluations, digest: str, folder
     )
 
 
-def regularize_source(job: Job, on_epoch: Callable[[Epoch], None], should_stop: Callable[[], bool]) -> Job:
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told how a training goes."""
+
+    on_epoch: Callable[[Epoch], None] = lambda _: None
+    on_batches: Callable[[int, int], None] = lambda _done, _all: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def regularize_source(job: Job, listeners: Listeners) -> Job:
     """Train a copy of the source with the penalty that the recipe asks for; the candidates are cut from it.
 
     The copy learns from the labels alone. The source itself stays what is compared with, and the teacher.
     """
     options = job.config.finetune
     asked = options.regularization
-    module = load_module(job.model)
-    callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
-    folder = Path(job.folder) / "regularized"
-    training = options.model_copy(update={"epochs": asked.epochs})
-    with torch_threads(options.threads):
-        finetune(
-            module, job.data, job.task, training, folder, callbacks=[callback], on_epoch=on_epoch, should_stop=should_stop
-        )
-    weights = save_weights(module, folder / "regularized.safetensors")
+    weights = Path(job.folder) / "regularized" / "regularized.safetensors"
+    if not weights.exists():
+        module = load_module(job.model)
+        callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
+        training = options.model_copy(update={"epochs": asked.epochs})
+        with torch_threads(options.threads):
+            finetune(module, job.data, job.task, training, weights.parent, callbacks=[callback], **_each(listeners))
+        save_weights(module, weights)
     return dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
 
 
 def prune_candidate(job: Job, candidate: Candidate, should_stop: Callable[[], bool] = lambda: False) -> CompressedModel:
+    """Cut and mended; or what an earlier process made of it before it was killed."""
+    folder = job.folder_of(candidate.title)
+    if (known := recall(folder / PRUNED)) is not None:
+        return known
     request = _request(job.config.measure, candidate)
     latencies = _latencies(job.config.measure, candidate)
     calibration = calibration_of(job.data, job.config.calibration)
-    folder = job.folder_of(candidate.title)
     pruned = prune(request, job.regularized or job.model, job.data, folder, calibration, latencies, should_stop, job.task)
     if latencies is not None:
         keep(latencies)
-    return pruned
+    return remember(folder / PRUNED, pruned)
 
 
-def finetune_candidate(
-    job: Job,
-    runs: Runs,
-    pruned: CompressedModel,
-    on_epoch: Callable[[Epoch], None],
-    should_stop: Callable[[], bool],
-) -> CompressedModel:
-    """Train the pruned model; the weights go to a file of their own beside the pruned ones."""
-    options = job.config.finetune
-    module = load_module(pruned.model)
-    teacher = load_module(job.model) if options.distillation.weight > 0 else None
+def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel, listeners: Listeners) -> CompressedModel:
+    """Train the pruned model; the weights go to a file of their own beside the pruned ones, the curve to its run.
+
+    What an earlier process had finished is not trained again, what it had begun is gone on with.
+    """
+    log = registry.CurveLog(job.store, runs.of(pruned.title), job.task.primary)
     folder = job.folder_of(pruned.title)
+    tuned = recall(folder / FINETUNED)
+    if tuned is None:
+        tuned = remember(folder / FINETUNED, _finetune(job, pruned, listeners, log))
+    log.finish(tuned.curve, {**_params(job, pruned.title), **tuned.training})
+    return tuned
+
+
+def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: registry.CurveLog) -> CompressedModel:
+    options, folder = job.config.finetune, job.folder_of(pruned.title)
+    module = load_module(pruned.model)
+
+    def on_epoch(epoch: Epoch) -> None:
+        log.add(epoch)
+        listeners.on_epoch(epoch)
+
+    told = _each(dataclasses.replace(listeners, on_epoch=on_epoch))
     with torch_threads(options.threads):
-        curve = finetune(
-            module, job.data, job.task, options, folder, teacher=teacher, on_epoch=on_epoch, should_stop=should_stop
+        trained = finetune(
+            module,
+            job.data,
+            job.task,
+            options,
+            folder,
+            teacher=load_module(job.model),
+            features=_features(pruned, module),
+            **told,
         )
     weights = save_weights(module, folder / "finetuned.safetensors")
-    candidate = next(c for c in job.config.candidates if c.title == pruned.title)
-    params = {
+    facts = {
+        "kept_epoch": trained.kept,
+        "batch_size_used": trained.batch_size,
+        "accumulate_used": trained.accumulate,
+        "training_notes": "; ".join(trained.notes) or "none",
+    }
+    model = dataclasses.replace(pruned.model, weights=str(weights))
+    own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
+    kept = save_evaluations(own, folder / EVALUATION)
+    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(stored_tensors(module)), kept)
+    return dataclasses.replace(pruned, model=model, scores=scores, curve=trained.curve, training=facts)
+
+
+def _each(listeners: Listeners) -> dict[str, Any]:
+    return {field.name: getattr(listeners, field.name) for field in dataclasses.fields(listeners)}
+
+
+def _features(pruned: CompressedModel, module: nn.Module) -> Features:
+    """Where the pruned model's features can be held against the source's: the last plan is the one that cut it."""
+    return boundary_layers(pc.PruningPlan.from_json(Path(pruned.model.plans[-1]).read_text(encoding="utf-8")), module)
+
+
+def _params(job: Job, title: str) -> dict[str, object]:
+    options = job.config.finetune
+    candidate = next(c for c in job.config.candidates if c.title == title)
+    sections = ("distillation", "regularization", "hardware")
+    return {
         **candidate.model_dump(exclude={"name", "ratios_from"}),
         "calibration_samples": calibration_size(job.data, job.config.calibration),
         "calibration_seed": job.config.calibration.seed,
-        **options.model_dump(exclude={"distillation", "regularization"}),
-        **{f"distillation_{key}": value for key, value in options.distillation.model_dump().items()},
-        **{f"regularization_{key}": value for key, value in options.regularization.model_dump().items()},
+        **options.model_dump(exclude=set(sections)),
+        **{f"{name}_{key}": value for name in sections for key, value in getattr(options, name).model_dump().items()},
     }
-    registry.log_training(job.store, runs.of(pruned.title), params, curve)
-    model = dataclasses.replace(pruned.model, weights=str(weights))
-    own = assess_all(module, job.data, job.task, job.config.evaluate.batch_size)
-    kept = save_evaluations(own, folder / "evaluation")
-    scores = _scores(job, own, _source_evaluations(job)[0], weights_digest(module.state_dict()), kept)
-    return dataclasses.replace(pruned, model=model, scores=scores, curve=curve)
 
 
 def measure_latency(job: Job, models: Sequence[CompressedModel]) -> list[Latency]:
@@ -244,8 +314,7 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     folder = Path(job.folder) / "export" / run_id
     files = folder / "artifacts"
     files.mkdir(parents=True, exist_ok=True)
-    measured = dataclasses.asdict(latency)
-    (files / lineage.LATENCY_SAMPLES).write_text(json.dumps(measured), encoding="utf-8")
+    _write_details(job, model, latency, files)
     if not is_source:
         plan = Path(model.model.plans[-1])
         (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
@@ -254,19 +323,40 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     if not row.passed:
         registry.tag_run(job.store, run_id, {lineage.GATE: row.verdict})
     if is_source or (not row.passed and job.config.registration.rejected == "skip"):
-        registry.log_result(job.store, run_id, row, job.source.model_id if is_source else None, job.data)
+        model_id = job.source.model_id if is_source else None
+        registry.log_result(job.store, run_id, row, model_id, job.data, latency.timings[1:])
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
-    exported = registry.export_model(job.store, export, folder)
-    registry.log_result(job.store, run_id, row, exported.model_id, job.data)
+    least = Least(baseline.validation.value, job.config.gate.max_accuracy_drop)
+    exports = export_forms(job.store, export, job.config.export, job.data, job.task, least, folder)
+    registry.check_stored_weights(job.store, exports.version, row.weights_digest, f"{row.title}, run {run_id}")
+    registry.log_result(job.store, run_id, row, exports.version.model_id, job.data, latency.timings[1:])
     tags = report.version_tags(row, job.source.version)
     if not row.passed:
         tags[lineage.TAG_REJECTED] = row.verdict
     text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
-    version = registry.create_version(job.store, job.source.name, exported, run_id, tags, text)
-    return dataclasses.replace(row, version=version)
+    text += "\n" + report.describe_forms(exports.forms, exports.notes, job.model.origin)
+    version = registry.create_version(job.store, job.source.name, exports.version, run_id, tags, text)
+    return dataclasses.replace(row, version=version, notes="; ".join(exports.notes))
+
+
+def _write_details(job: Job, model: CompressedModel, latency: Latency, files: Path) -> None:
+    """How the model was judged and timed, and what each layer costs. Raises CandidateError for two sets of weights."""
+    scores = model.scores
+    assert scores is not None, model.title
+    assert scores.folder is not None, model.title
+    if latency.weights_digest != scores.weights_digest:
+        raise CandidateError(
+            f"other weights were timed ({latency.weights_digest}) than were evaluated ({scores.weights_digest})",
+            model.title,
+            "let nothing write into the data folder while a flow runs, and run it again",
+        )
+    report.write_evaluation(files, model.title, job.task, scores, load_evaluation(Path(scores.folder), "test"))
+    report.write_latency(files, latency)
+    layers = pc.inspect(load_module(model.model), example_batch(job.data, images=1)).to_pandas()
+    layers.to_csv(files / lineage.LAYERS_CSV, index=False)
 
 
 def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
@@ -279,11 +369,32 @@ def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
     (files / lineage.COMPARISON_JSON).write_text(as_json, encoding="utf-8")
     (files / lineage.CONFIG_FILE).write_text(job.config.to_yaml(), encoding="utf-8")
     report.accuracy_latency_plot(comparison, files / lineage.PLOT_FILE)
+    page = report.html_report(comparison, _widths(job, comparison), _confusions(job, comparison))
+    (files / lineage.REPORT_FILE).write_text(page, encoding="utf-8")
     note = report.describe_parent(comparison, job.source.name)
     registry.log_files(job.store, runs.parent, files, table, note)
+    registry.publish_dashboard(job.store, job.source.name, runs.experiment_id)
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is not None and best.version is not None:
         registry.move_alias(job.store, job.source.name, job.config.registration.alias, best.version)
+
+
+def _widths(job: Job, comparison: Comparison) -> dict[str, list[report.Width]]:
+    """Group by group, of every candidate whose plan is there."""
+    plans = {row.title: job.folder_of(row.title) / PLAN for row in comparison.rows[1:]}
+    cuts = {title: pc.PruningPlan.from_json(plan.read_text("utf-8")).cuts for title, plan in plans.items() if plan.exists()}
+    return {title: [report.Width(c.group, c.width, len(c.keep)) for c in of_it] for title, of_it in cuts.items()}
+
+
+def _confusions(job: Job, comparison: Comparison) -> report.Confusions | None:
+    """Of the best candidate and the source, where the task tells classes apart."""
+    if comparison.challenger is None:
+        return None
+    folders = _source_evaluations(job)[1], job.folder_of(comparison.challenger) / EVALUATION
+    source, candidate = (job.task.confusion(load_evaluation(folder, "test").kept) for folder in folders)
+    if source is None or candidate is None:
+        return None
+    return report.Confusions(comparison.challenger, source, candidate)
 
 
 def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
@@ -293,7 +404,8 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
 
 def check_data_fits(model: ModelRef, data: Data, task: Task | None = None) -> None:
     """Raises DataError unless the model's answer to these samples can be judged by their targets."""
-    where = f"data set {data.name!r}, images {list(data.sample_shape)}, {data.classes} classes"
+    kind = f"{data.classes} classes" if data.classes else "numbers to predict"
+    where = f"data set {data.name!r}, inputs {list(data.sample_shape)}, {kind}, targets {list(data.target_shape)}"
     task = task or task_of(data)
     x, target = some(data.train, 2)
     try:
@@ -352,7 +464,8 @@ def _latencies(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable
 def work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
     """Of the same work: source, data, recipe and code. 16 hexadecimal digits."""
     recipe = config.model_dump(
-        mode="json", include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "gate", "registration"}
+        mode="json",
+        include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "export", "gate", "registration"},
     )
     parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

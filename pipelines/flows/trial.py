@@ -104,7 +104,7 @@ def run_trial(config: PromoteConfig, folder: Path) -> Trial:
         facts=challenger,
         champion=champion,
         reasons=failures_of(limits, challenger, champion or challenger, config.source.trust),
-        digest=registry.digest_of(folder / "challenger"),
+        digest=registry.folder_digest(folder / "challenger"),
         data_digest=data.digest,
     )
 
@@ -119,7 +119,7 @@ def verify(config: PromoteConfig, trial: Trial, folder: Path) -> None:
             f"the alias means version {version.version}, not {trial.challenger.version}", where, "promote again"
         )
     ref = _fetch(store, version, config, folder)
-    digest = registry.digest_of(folder)
+    digest = registry.folder_digest(folder)
     if digest != trial.digest:
         raise PromotionError(
             f"the registry hands out other files than those that were judged: {digest[:12]}, not {trial.digest[:12]}",

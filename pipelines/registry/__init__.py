@@ -4,31 +4,36 @@ from pipelines.registry.ancestry import ancestry
 from pipelines.registry.champion import Aliases, Standing, promote_version, roll_back, standing
 from pipelines.registry.copy import copy_version
 from pipelines.registry.decisions import decide, decisions_in, fitted, record
-from pipelines.registry.files import digest_of, stored_recipe
+from pipelines.registry.digest import check_stored_weights
+from pipelines.registry.files import folder_digest, stored_recipe
 from pipelines.registry.ledger import Entry, open_ledger
 from pipelines.registry.ledger import read as read_ledger
 from pipelines.registry.naming import logged_name, quoted
+from pipelines.registry.onnx_model import log_onnx
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.runs import (
     CandidateRun,
+    CurveLog,
     Runs,
     fail_run,
     find_finished,
     log_files,
+    log_forms,
     log_result,
-    log_training,
     open_runs,
     open_training,
     tag_run,
 )
 from pipelines.registry.search import search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
+from pipelines.registry.views import experiments_with_compressions, publish_dashboard
 from pipelines.registry.wanted import is_ours, marked_versions, run_under_way
 
 __all__ = [
     "Aliases",
     "CandidateRun",
+    "CurveLog",
     "Entry",
     "Export",
     "Exported",
@@ -37,21 +42,25 @@ __all__ = [
     "Standing",
     "Store",
     "ancestry",
+    "check_stored_weights",
     "check_writable",
     "copy_version",
     "create_store",
     "create_version",
     "decide",
     "decisions_in",
-    "digest_of",
+    "experiments_with_compressions",
     "export_model",
     "fail_run",
     "fetch_model",
     "find_finished",
     "fitted",
+    "folder_digest",
     "input_shape",
     "is_ours",
     "log_files",
+    "log_forms",
+    "log_onnx",
     "log_result",
     "log_training",
     "logged_name",
@@ -62,6 +71,7 @@ __all__ = [
     "open_store",
     "open_training",
     "promote_version",
+    "publish_dashboard",
     "quoted",
     "read_ledger",
     "record",

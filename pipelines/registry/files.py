@@ -14,7 +14,7 @@ NOTES = {"registered_model_meta"}  # MLflow's own, about the download
 CHUNK = 1 << 20
 
 
-def digest_of(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """SHA-256 over names and contents of all files below `folder`."""
     total = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in NOTES):

@@ -1,4 +1,4 @@
-"""From a registered version to a model of our own, with nothing unpickled."""
+"""From a registered version to a model of our own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from pipelines.architecture import ModelRef
 from pipelines.config import MODEL_URI
 from pipelines.errors import SourceError
 from pipelines.names import did_you_mean
+from pipelines.registry.integrity import check_digests
 from pipelines.registry.naming import quoted
 from pipelines.registry.store import Store, mlflow_errors
+from pipelines.registry.structure import Allowed, Download, structure_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,30 +87,19 @@ def fetch_model(
     factory: str | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> ModelRef:
-    """Download a version into `folder` and say how to rebuild it. Raises SourceError, RegistryError."""
+    """Download a version into `folder` and say how to rebuild it. Raises SourceError, RegistryError.
+
+    A file that is not the one that was stored is refused, and nothing is unpickled unless `trust` says so.
+    """
     store.select()
     folder.mkdir(parents=True, exist_ok=True)
     with mlflow_errors("the model cannot be downloaded", source.uri):
         root = Path(mlflow.artifacts.download_artifacts(source.uri, dst_path=str(folder)))
-    model = Model.load(str(root))
-    metadata = dict(model.metadata or {}).get(lineage.ARCHITECTURE_KEY)
-    extra = root / "extra_files"
-    if not (extra / lineage.WEIGHTS_FILE).is_file() or (metadata is None and factory is None):
-        raise _refusal(source, model, root)
-    try:
-        architecture = dict(metadata or {"factory": factory, "kwargs": dict(kwargs or {}), "plans": []})
-        plans = tuple(str(_inside(extra, name)) for name in architecture["plans"])
-        return ModelRef(
-            factory=str(architecture["factory"]),
-            kwargs=dict(architecture["kwargs"]),
-            plans=plans,
-            weights=str(extra / lineage.WEIGHTS_FILE),
-            trust=tuple(trust),
-        )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise SourceError(
-            f"the stored architecture cannot be read: {exc!r}", source.uri, "register the model again with secateur"
-        ) from exc
+        seal = store.client.get_logged_model(source.model_id).tags.get(lineage.SEAL) if source.model_id else None
+        model = Model.load(str(root))
+    check_digests(root, dict(model.metadata or {}), seal, source.uri)
+    allowed = Allowed(trust=tuple(trust), factory=factory, kwargs=dict(kwargs or {}))
+    return structure_of(Download(source.uri, root, model), allowed, folder / "read")
 
 
 def input_shape(store: Store, source: SourceVersion) -> tuple[int, ...]:
@@ -127,31 +118,3 @@ def input_shape(store: Store, source: SourceVersion) -> tuple[int, ...]:
             "log the model with an input example, so that it has a signature of one tensor",
         )
     return shape
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """A file of the download, never one that a hostile name points to outside of it."""
-    path = folder / name
-    if Path(name).name != name or not path.is_file():
-        raise ValueError(f"no plan file {name!r}")
-    return path
-
-
-def _refusal(source: SourceVersion, model: Model, root: Path) -> SourceError:
-    fix = (
-        "register it with its weights as safetensors in extra_files and metadata={'architecture': "
-        "{'factory': 'package.module:function', 'kwargs': {...}, 'plans': []}}, as `secateur demo` does"
-    )
-    if (root / "extra_files" / lineage.WEIGHTS_FILE).is_file():
-        fix = "name its factory in source.factory (and source.kwargs), and its package in source.trust"
-        return SourceError("the version does not say which code builds the model", source.uri, fix)
-    flavor = dict(model.flavors.get("pytorch") or {})
-    if not flavor:
-        return SourceError(
-            f"this is no PyTorch model (it is: {', '.join(model.flavors)})", source.uri, "name a PyTorch model"
-        )
-    if list((root / str(flavor.get("model_data", "data"))).glob("*.pt2")):
-        what = "the version holds only an exported graph (pt2), which cannot be pruned or trained"
-    else:
-        what = "the version is stored as a pickle, and loading it would run code out of the registry"
-    return SourceError(what, source.uri, fix)

@@ -1,33 +1,32 @@
 """From a module to a registered version that anyone can load, with or without our code."""
 
 import contextlib
-import importlib.metadata
 import shutil
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlflow.pytorch
 import numpy as np
 import torch
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.models import Model
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pipelines import lineage
 from pipelines.architecture import ModelRef, load_module
-from pipelines.errors import CandidateError
-from pipelines.registry.naming import logged_name, quoted
+from pipelines.errors import ExportError
+from pipelines.export import Form, batch_sizes, export_errors
+from pipelines.exported_graph import EXPORT_LOCK, TOLERANCE, difference
+from pipelines.registry.logged import log_model, requirements, signature_of
+from pipelines.registry.naming import quoted
 from pipelines.registry.store import Store, mlflow_errors
 
-EXPORT_LOCK = threading.Lock()  # torch.export and its loader keep their state in module globals
 PACKAGES = ("mlflow", "torch", "numpy")  # what it takes to load and call the exported model
-TOLERANCE = 1e-4  # between the module that was measured and the exported graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,12 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
+    """What is stored; `program` is the file of its exported graph, and where there is none, `note` says why."""
+
     model_id: str
+    program: Path | None = None
+    form: Form | None = None
+    note: str = ""
 
     @property
     def uri(self) -> str:
@@ -54,26 +58,25 @@ def export_model(store: Store, export: Export, folder: Path) -> Exported:
 
     It is saved in `folder` and compared with the module first; only what passed is logged. The graph takes any batch
     size, because its example holds more than one image. No MLflow run is made current, so this works in any thread.
+    A model with code of its own that torch cannot export right is stored as MLflow stores such models otherwise, as a
+    pickle: we need only the weights beside it, and whoever has the code can load it.
     """
-    saved = Model(run_id=export.run_id)
+    module, note, form = load_module(export.model), "", None
+    images = torch.from_numpy(export.images)
+    with torch.inference_mode():
+        expected = module(images)
     with mlflow_errors("the model cannot be exported", export.name):
-        path = _save(export, saved, folder)
-    client = store.client
-    with mlflow_errors("the model cannot be stored", export.name):
-        experiment_id = client.get_run(export.run_id).info.experiment_id
-        logged = client.create_logged_model(experiment_id, name=logged_name(export.name), source_run_id=export.run_id)
         try:
-            saved.model_id = saved.model_uuid = logged.model_id
-            saved.artifact_path = logged.artifact_location
-            saved.save(str(path / "MLmodel"))
-            client.log_model_artifacts(logged.model_id, str(path))
-            client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-            client.log_outputs(export.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        except BaseException:
-            with contextlib.suppress(MlflowException):  # no half-written entry in the models tab
-                client.delete_logged_model(logged.model_id)
-            raise
-    return Exported(str(logged.model_id))
+            saved, path = _save(export, module, expected, folder / "mlflow", "pt2")
+            program = path / "data" / "model.pt2"
+            form = Form(kind="pt2", size_bytes=program.stat().st_size, error=_check_graph(program, images, expected))
+        except ExportError as exc:
+            if export.model.program is not None:
+                raise
+            note = f"{exc.what}; stored as a pickle, which loads where the model's own code is installed"
+            saved, path = _save(export, module, expected, folder / "pickled", "pickle")
+    model_id = log_model(store, export.run_id, export.name, saved, path)
+    return Exported(model_id, None if note else program, form, note)
 
 
 def create_version(
@@ -116,69 +119,53 @@ def register_first(
     return version
 
 
-def _extra_files(model: ModelRef, folder: Path) -> tuple[list[Path], dict[str, Any]]:
+def _extra_files(model: ModelRef, folder: Path, serialization: str) -> tuple[list[Path], dict[str, Any]]:
     """The weights and the plans under the names they are stored by, and the metadata that says how they go together."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / lineage.WEIGHTS_FILE
     shutil.copyfile(model.weights, weights)
     plans = []
-    for number, path in enumerate(model.plans, start=1):
+    for number, path in enumerate(model.chain, start=1):
         plans.append(folder / f"plan-{number}.json")
         shutil.copyfile(path, plans[-1])
-    architecture = {
-        "factory": model.factory,
-        "kwargs": dict(model.kwargs),
-        "plans": [path.name for path in plans],
-    }
+    architecture: dict[str, Any] = {"plans": [path.name for path in plans]}
+    if model.factory is not None:
+        architecture = {"factory": model.factory, "kwargs": dict(model.kwargs), **architecture}
+    elif serialization == "pt2":
+        architecture = {"program": "model.pt2", **architecture}
     return [weights, *plans], {lineage.ARCHITECTURE_KEY: architecture}
 
 
-def _save(export: Export, saved: Model, folder: Path) -> Path:
-    module = load_module(export.model)
-    with torch.inference_mode():
-        expected = module(torch.from_numpy(export.images))
-    inputs, outputs = ((-1, *shape[1:]) for shape in (export.images.shape, expected.shape))
-    number = np.dtype(np.float32)
-    files, metadata = _extra_files(export.model, folder / "extra")
-    saved.metadata = metadata
-    path = folder / "mlflow"
-    with EXPORT_LOCK, _export_errors(export.name):
+def _save(
+    export: Export, module: nn.Module, expected: Tensor, path: Path, serialization: Literal["pt2", "pickle"]
+) -> tuple[Model, Path]:
+    """In MLflow's layout on this disk. Raises ExportError where torch cannot."""
+    files, metadata = _extra_files(export.model, path.with_name(f"{path.name}-extra"), serialization)
+    saved = Model(run_id=export.run_id, metadata=metadata)
+    with EXPORT_LOCK, export_errors(f"torch cannot store the model as {serialization}", export.name):
         mlflow.pytorch.save_model(
             module,
             str(path),
             mlflow_model=saved,
-            serialization_format="pt2",
+            serialization_format=serialization,
             input_example=export.images[:4],
-            signature=ModelSignature(Schema([TensorSpec(number, inputs)]), Schema([TensorSpec(number, outputs)])),
-            pip_requirements=[f"{name}=={_public_version(name)}" for name in PACKAGES],
+            signature=signature_of(export.images.shape, tuple(expected.shape)),
+            pip_requirements=requirements(PACKAGES),
             extra_files=[str(file) for file in files],
         )
-        graph = mlflow.pytorch.load_model(str(path))
-    with torch.inference_mode():
-        error = float((graph(torch.from_numpy(export.images)) - expected).abs().max())
-    if not error <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise CandidateError(
+    return saved, path
+
+
+def _check_graph(program: Path, images: Tensor, expected: Tensor) -> float:
+    """The largest error over several batch sizes. Raises ExportError if the graph is not the model that was measured."""
+    with EXPORT_LOCK, export_errors("torch cannot read the exported model", program.name):
+        graph = torch.export.load(program).module()  # as MLflow will: with its own checks of sizes
+    with export_errors("the exported graph cannot be called", program.name), torch.inference_mode():
+        error = max(difference(graph(images[:size]), expected[:size]) for size in batch_sizes(len(images)))
+    if not error <= TOLERANCE:
+        raise ExportError(
             f"the exported graph differs from the measured model by {error:.2g}",
-            f"{export.name} in run {export.run_id}",
-            "report this with the run's plan.json; nothing was registered",
+            program.name,
+            "make its forward free of decisions about how it is called",
         )
-    return path
-
-
-@contextlib.contextmanager
-def _export_errors(name: str) -> Iterator[None]:
-    """torch.export fails with many kinds of exceptions and many lines."""
-    try:
-        yield
-    except (MlflowException, OSError):
-        raise
-    except Exception as exc:
-        raise CandidateError(
-            f"torch cannot export the model: {str(exc).strip().splitlines()[0]}",
-            f"{name}, {type(exc).__name__}",
-            "make its forward free of Python decisions that depend on the values of tensors",
-        ) from exc
-
-
-def _public_version(package: str) -> str:
-    return importlib.metadata.version(package).partition("+")[0]
+    return error

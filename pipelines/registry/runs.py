@@ -18,8 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from pipelines import lineage
 from pipelines.data import Data
-from pipelines.errors import is_interrupt
-from pipelines.records import Score
+from pipelines.errors import RegistryError, is_interrupt
+from pipelines.records import Score, Timing
 from pipelines.registry.naming import quoted
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
@@ -27,6 +27,8 @@ from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.finetune import Epoch
 
 RUNNING = RunStatus.to_string(RunStatus.RUNNING)
+ABANDONED = "its process ended without a word; the same work was taken up again"
+BATCH_LIMIT = 900  # metrics per request: MLflow refuses more than 1,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def open_runs(
     try:
         with mlflow_errors("the runs cannot be made", store.uri):
             experiment_id = _experiment_id(store, source, experiment)
+            _close_abandoned(store, experiment_id, tags)
             common = {
                 **tags,
                 lineage.SOURCE: source.uri,
@@ -114,17 +117,64 @@ def tag_run(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
         store.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
 
-def log_training(store: Store, run_id: str, params: Mapping[str, object], curve: Sequence[Epoch]) -> None:
-    """The options of a candidate and what happened in each epoch."""
-    now = _now()
-    metrics = [Metric(lineage.TRAIN_LOSS, epoch.train_loss, now, epoch.number) for epoch in curve]
-    metrics += [Metric(lineage.EPOCH_VAL_ACCURACY, epoch.val_accuracy, now, epoch.number) for epoch in curve]
-    with mlflow_errors("the training cannot be recorded", run_id):
-        store.client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in params.items()])
+class CurveLog:
+    """The curve of a training, epoch by epoch as it comes, so that it can be watched.
+
+    Quick epochs are sent together: what MLflow costs stays below `COST_SHARE` of the time.
+    """
+
+    COST_SHARE = 0.01
+
+    def __init__(self, store: Store, run_id: str, primary: str) -> None:
+        self.store, self.run_id, self.primary = store, run_id, primary
+        self.waiting: list[Metric] = []
+        self.told: set[int] = set()  # numbers of epochs
+        self.sent_at, self.cost = time.monotonic(), 0.0
+
+    def add(self, epoch: Epoch) -> None:
+        """A store that does not answer is no reason to stop the training: it is tried again at the next epoch."""
+        self._keep(epoch)
+        if time.monotonic() - self.sent_at >= self.cost / self.COST_SHARE:
+            with contextlib.suppress(RegistryError):
+                self._send()
+
+    def finish(self, curve: Sequence[Epoch], params: Mapping[str, object]) -> None:
+        """What is not there yet, such as the epochs of a process that was killed, and the options. Raises RegistryError."""
+        for epoch in curve:
+            if epoch.number not in self.told:
+                self._keep(epoch)
+        self._send([Param(key, str(value)) for key, value in params.items()])
+
+    def _keep(self, epoch: Epoch) -> None:
+        self.told.add(epoch.number)
+        values = {
+            lineage.TRAIN_LOSS: epoch.train_loss,
+            f"{lineage.EPOCH_VAL}{self.primary}": epoch.val_metric,
+            lineage.LEARNING_RATE: epoch.learning_rate,
+            lineage.OPTIMIZER_STEPS: float(epoch.steps),
+            lineage.EPOCH_SECONDS: epoch.seconds,
+        }
+        self.waiting += [Metric(key, value, _now(), epoch.number) for key, value in values.items()]
+
+    def _send(self, params: Sequence[Param] = ()) -> None:
+        began = time.monotonic()
+        try:
+            with mlflow_errors("the training cannot be recorded", self.run_id):
+                for start in range(0, max(1, len(self.waiting)), BATCH_LIMIT):
+                    self.store.client.log_batch(self.run_id, self.waiting[start : start + BATCH_LIMIT], params)
+            self.waiting.clear()
+        finally:
+            self.sent_at = time.monotonic()
+            self.cost = self.sent_at - began
 
 
-def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: Data) -> None:
-    """The final numbers, linked to the model and the data they were taken with; the same names for every row."""
+def log_result(
+    store: Store, run_id: str, row: Row, model_id: str | None, data: Data, other_timings: Sequence[Timing] = ()
+) -> None:
+    """The final numbers, linked to the model and the data they were taken with; the same names for every row.
+
+    `other_timings`: of further engines, batch sizes and numbers of threads.
+    """
     now = _now()
     validation = {lineage.of_validation(name): number for name, number in _numbers(row.metric, row.validation).items()}
     numbers: dict[str, float | None] = {
@@ -152,6 +202,13 @@ def log_result(store: Store, run_id: str, row: Row, model_id: str | None, data: 
     }
     if row.latency_predicted_ms is not None and row.speedup_predicted is not None:
         numbers |= {lineage.LATENCY_PREDICTED: row.latency_predicted_ms, lineage.SPEEDUP_PREDICTED: row.speedup_predicted}
+    for timing in other_timings:
+        condition = lineage.condition_name(timing.condition)
+        numbers |= {
+            f"{lineage.LATENCY_P50}/{condition}": timing.p50_ms,
+            f"{lineage.LATENCY_P99}/{condition}": timing.p99_ms,
+            f"{lineage.SPEEDUP}/{condition}": timing.speedup,
+        }
     metrics = [
         Metric(key, float(value), now, 0, model_id, data.name, data.digest, run_id)
         for key, value in numbers.items()
@@ -175,6 +232,14 @@ def _numbers(metric: str, score: Score) -> dict[str, float | None]:
         lineage.AGREEMENT: score.agreement,
         lineage.KL: score.kl,
     }
+
+
+def log_forms(store: Store, run_id: str, numbers: Mapping[str, float], note: str) -> None:
+    """Sizes, errors and accuracies of the forms of a version; what could not be made, as a tag."""
+    metrics = [Metric(key, float(value), _now(), 0) for key, value in numbers.items()]
+    tags = [RunTag(lineage.EXPORT_NOTES, note[:5000])] if note else []
+    with mlflow_errors("the exported forms cannot be recorded", run_id):
+        store.client.log_batch(run_id, metrics, tags=tags)
 
 
 def log_files(store: Store, run_id: str, folder: Path, table: pd.DataFrame | None = None, note: str = "") -> None:
@@ -222,6 +287,16 @@ def _experiment_id(store: Store, source: SourceVersion, name: str | None) -> str
     if experiment is not None:
         return str(experiment.experiment_id)
     return str(store.client.create_experiment(name, source.artifact_location))
+
+
+def _close_abandoned(store: Store, experiment_id: str, tags: Mapping[str, str]) -> None:
+    """Runs of the same work that a killed process left open. Only those of this place, where nobody else is at work."""
+    if lineage.WORK_PLACE not in tags:
+        return
+    same = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in (lineage.WORK_KEY, lineage.WORK_PLACE))
+    found = store.client.search_runs([experiment_id], f"{same} and attributes.status = '{RUNNING}'", max_results=1000)
+    parents_first = sorted(found, key=lambda run: run.data.tags.get(lineage.KIND) != "parent")
+    _close(store, [run.info.run_id for run in parents_first], "KILLED", ABANDONED)
 
 
 def _create_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:

@@ -45,9 +45,9 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
         axes.annotate(
             label,
             (row.latency_p50_ms, value),
-            xytext=(0, -30 if number % 2 == 0 and not is_source else 9),  # neighbours often differ little
+            xytext=(8, -24 if number % 2 == 0 and not is_source else 7),  # beside the bars; neighbours often differ little
             textcoords="offset points",
-            ha="center",
+            ha="left",
             fontsize=8,
         )
     axes.margins(x=0.15, y=0.3)
@@ -55,7 +55,7 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
     baseline = comparison.rows[0]
     axes.set_xlabel("latency, ms per batch: median, bar to p90 (left is better)")
     better = "up" if baseline.higher_is_better else "down"
-    axes.set_ylabel(f"test {metric_name(baseline.metric)}, bar: 95% interval ({better} is better)")
+    axes.set_ylabel(f"test {metric_name(baseline.metric)}, bar: confidence interval ({better} is better)")
     axes.set_title(f"{comparison.source} and its compressed candidates", fontsize=10)
     axes.grid(alpha=0.25)
     with warnings.catch_warnings():

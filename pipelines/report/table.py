@@ -1,12 +1,14 @@
 """The comparison as a table: for the terminal, for Markdown, for files."""
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Mapping
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
-from pipelines.report.words import drop_cell
+from pipelines.report.words import drop_cell, metric_name
 from pipelines.steps.compare import Comparison, Row
 
 
@@ -14,7 +16,8 @@ def _with_factor(value: str, factor: float) -> str:
     return value if abs(factor - 1) < 5e-4 else f"{value} ({factor:.2f}x)"
 
 
-def _size(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
+    """`0.12 MB`, `45 kB`."""
     return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
 
 
@@ -43,7 +46,7 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "channels removed": lambda row: f"{row.channels_removed:.0%}",
     "params": lambda row: _with_factor(_count(row.params), row.params_factor),
     "MACs": lambda row: _with_factor(_count(row.macs), row.macs_factor),
-    "size": lambda row: _with_factor(_size(row.size_bytes), row.size_factor),
+    "size": lambda row: _with_factor(size_text(row.size_bytes), row.size_factor),
     "cut": lambda row: f"{row.after_cut:.3f}",
     "compensated": lambda row: f"{row.after_pruning:.3f}",
     "fine-tuned": lambda row: f"{row.test.value:.3f}",
@@ -58,17 +61,43 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
     return pd.json_normalize([dataclasses.asdict(row) for row in comparison.rows], sep="_")
 
 
+# the same in the width of a terminal: a factor, an interval or a verdict stands below its number
+NARROW: Mapping[str, Callable[[Row], str]] = {
+    "model": lambda row: "\n".join(textwrap.wrap(row.title, 16)),  # breaks after hyphens
+    "params": lambda row: _below(_count(row.params), row.params_factor),
+    "MACs": lambda row: _below(_count(row.macs), row.macs_factor),
+    "cut": COLUMNS["cut"],
+    "compen-\nsated": COLUMNS["compensated"],
+    "fine-\ntuned": COLUMNS["fine-tuned"],
+    "drop": lambda row: drop_cell(row).replace(" ", "\n"),
+    "latency\np50": lambda row: _latency(row).replace(" (", "\n").replace(", ", "\n").replace(" to ", "-").rstrip(")"),
+    "registered": COLUMNS["registered"],
+}
+
+
+def _below(value: str, factor: float) -> str:
+    return value if abs(factor - 1) < 5e-4 else f"{value}\n{factor:.2f}x"
+
+
 def to_rich(comparison: Comparison) -> Table:
-    """For the terminal."""
-    table = Table(title=f"{comparison.source} and its compressed versions", title_justify="left")
-    for heading in COLUMNS:
+    """For a terminal of 100 columns; the Markdown and the CSV say more."""
+    metric = metric_name(comparison.rows[0].metric)
+    title = f"{comparison.source} and its compressed versions: test {metric}, latency per batch"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), leading=1)
+    for heading in NARROW:
         is_text = heading in ("model", "registered")
-        table.add_column(heading, justify="left" if is_text else "right", no_wrap=heading == "model")
+        table.add_column(
+            heading,
+            justify="left" if is_text else "right",
+            no_wrap=heading != "registered",
+            min_width=12 if heading == "registered" else None,
+        )
     for row in comparison.rows:
         style = "bold" if row.title == comparison.challenger else ""
-        table.add_row(*(cell(row) for cell in COLUMNS.values()), style=style)
+        table.add_row(*(cell(row) for cell in NARROW.values()), style=style)
     for failure in comparison.failures:
-        table.add_row(failure.title, *[""] * (len(COLUMNS) - 2), f"failed: {failure.reason}", style="red")
+        title = "\n".join(textwrap.wrap(failure.title, 16))
+        table.add_row(title, *[""] * (len(NARROW) - 2), f"failed: {failure.reason}", style="red")
     return table
 
 

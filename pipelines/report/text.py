@@ -99,4 +99,5 @@ def describe_parent(comparison: Comparison, name: str) -> str:
         notes += f" {note}"
     if note := calibration_note(comparison):
         notes += f" {note}."
+    notes += "".join(f"\n- {row.title}: {row.notes}." for row in comparison.rows if row.notes)
     return f"{first}\n\n{to_markdown(comparison)}\n\n{notes}\n"

@@ -3,8 +3,8 @@
 from pipelines.steps.compare import Row
 
 NOTE_ON_DROPS = (
-    "A drop is of the test split against the source, on the same samples; it is real where a paired test finds less than "
-    "a 5% chance that it is noise (McNemar's where samples are right or wrong, else a paired bootstrap)."
+    "A drop is of the test split against the source, on the same samples; `real` where a paired test finds it to be more "
+    "than noise (McNemar's where samples are right or wrong, else a paired bootstrap)."
 )
 NAMES = {"miou": "mIoU", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 
@@ -15,12 +15,12 @@ def metric_name(metric: str) -> str:
 
 
 def drop_cell(row: Row) -> str:
-    """`0.012 real`, `0.003 noise`, `gain 0.010 real`."""
+    """`0.012 real`, `0.003 noise`; below 0 where the model became better."""
     score = row.test
     if score.drop == 0 and not score.is_real:
         return "0"
     kind = "" if score.p_value is None else " real" if score.is_real else " noise"
-    return f"{'gain ' if score.drop < 0 else ''}{abs(score.drop):.3f}{kind}"
+    return f"{score.drop:.3f}{kind}"
 
 
 def drop_in_words(row: Row) -> str:

@@ -45,6 +45,7 @@ class Row:
     latency_predicted_ms: float | None = None  # by the latency table, where a latency was asked for
     speedup_predicted: float | None = None
     version: int | None = None
+    notes: str = ""  # forms that could not be made, and why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

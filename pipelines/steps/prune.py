@@ -19,6 +19,7 @@ from pipelines.steps.finetune import Stopped
 from pipelines.tasks import Task, task_of
 
 REPAIRS = "compensation.json"
+PLAN = "plan.json"
 
 
 def example_batch(data: Data, images: int = 2) -> torch.Tensor:
@@ -79,7 +80,7 @@ def prune(
     if should_stop():
         raise Stopped
     folder.mkdir(exist_ok=True)
-    plan_path = folder / "plan.json"
+    plan_path = folder / PLAN
     plan_path.write_text(result.plan.to_json(), encoding="utf-8")
     (folder / REPAIRS).write_text(json.dumps([_finite(asdict(r)) for r in result.report.repairs], indent=1))
     weights = save_weights(result.model, folder / "pruned.safetensors")

@@ -48,10 +48,15 @@ class Classification(Task):
 
     def mismatch(self, output: object, target: object) -> str | None:
         del target
-        if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] >= self.classes:
+        if not isinstance(output, Tensor):
+            return f"the model answers a {type(output).__name__}, not a tensor of logits"
+        if output.ndim != 2:
+            return f"the model answers {list(output.shape)}, not one logit per class"
+        if output.shape[1] == self.classes:
             return None
-        shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        return f"the model answers {shape}, not one logit per class"
+        more = f"; if the data only lack samples of the others, set data.classes to {output.shape[1]}"
+        known = f"the model knows {output.shape[1]} classes, the data set has {self.classes}"
+        return known + (more if output.shape[1] > self.classes else "")
 
     def sample_losses(self, output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output, target, reduction="none")

@@ -13,10 +13,22 @@ from pipelines.tasks.regression import Regression
 from pipelines.tasks.segmentation import Segmentation
 from pipelines.tasks.task import Task
 
-# what the data set knows, then what the recipe says
+
+def _of_classes(kind: Callable[..., Task]) -> Callable[..., Task]:
+    """What the data set knows, then what the recipe says."""
+
+    def make(data: Data, **kwargs: Any) -> Task:
+        if data.classes == 0:
+            what = f"the targets of data set {data.name!r} are numbers, not classes"
+            raise ConfigError(what, f"task {kind.__name__.lower()!r}", "write `task: regression`, or name other data")
+        return kind(**{"classes": data.classes, **kwargs})
+
+    return make
+
+
 TASKS: Mapping[str, Callable[..., Task]] = {
-    "classification": lambda data, **kwargs: Classification(data.classes, **kwargs),
-    "segmentation": lambda data, **kwargs: Segmentation(data.classes, **kwargs),
+    "classification": _of_classes(Classification),
+    "segmentation": _of_classes(Segmentation),
     "regression": lambda _data, **kwargs: Regression(**kwargs),
 }
 
@@ -31,12 +43,14 @@ class TaskRequest(Protocol):
 
 
 def task_of(data: Data, request: TaskRequest | None = None, trust: Sequence[str] = ()) -> Task:
-    """The task of that name, by default classification; a `module:Class` only from below a trusted import path.
+    """The task of that name; a `module:Class` only from below a trusted import path.
+
+    Without a name: classification, or regression where the targets are numbers.
 
     Raises ConfigError.
     """
     if request is None:
-        return TASKS["classification"](data)
+        return TASKS["classification" if data.classes else "regression"](data)
     if request.name not in TASKS and ":" not in request.name:
         raise ConfigError(f"no task {request.name!r}", "task", did_you_mean(request.name, TASKS))
     try:

@@ -48,7 +48,7 @@ class Segmentation(Task):
 
     def mismatch(self, output: object, target: object) -> str | None:
         wanted = (self.classes, *target.shape[1:]) if isinstance(target, Tensor) else ()
-        if isinstance(output, Tensor) and tuple(output.shape[1:]) == wanted:
+        if isinstance(output, Tensor) and output.ndim > 2 and tuple(output.shape[1:]) == wanted:
             return None
         shape = list(output.shape[1:]) if isinstance(output, Tensor) else type(output).__name__
         return f"the model answers {shape} per image, not the logits {list(wanted)} of each class at each pixel"

@@ -48,5 +48,6 @@ def left_as_cut(draft: Draft, spec: PruningSpec, repairs: tuple[Repair, ...]) ->
         for call in layer_calls(prediction.analysis.trace)
         if call.weight not in mended and prediction.shape(call.input) != call.input.shape
     }
-    why = f"several calls or other code read the weight, it has over {MAX_INPUTS} inputs, or there was too little data"
+    wide = f"it has over {MAX_INPUTS} inputs, " if spec.compensation == "least_squares" else ""
+    why = f"several calls or other code read the weight, {wide}or there was too little data"
     return [f"not compensated: {', '.join(names)} ({why})"] if names else []

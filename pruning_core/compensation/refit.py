@@ -2,11 +2,13 @@
 
 In forward order, every weight that one call reads is replaced by the ridge regression of the original's pre-activation
 outputs (kept channels only) on the pruned network's own inputs, with all layers before it refitted already. No labels,
-no gradients; `pruning_core.observe.lockstep` lets one pass over the data suffice.
+no gradients; `pruning_core.observe.lockstep` lets one pass over the data suffice. Rows, matrices and the runs' feature
+maps share MEMORY: a layer that has large maps, and with them many rows per sample, learns from fewer samples.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,12 +17,14 @@ from torch import Tensor, nn
 
 from pruning_core.arguments import conv_groups
 from pruning_core.calibration import Calibration, generator
-from pruning_core.compensation.regression import Rectified, Solution, regress
+from pruning_core.compensation.regression import Solution
 from pruning_core.compensation.report import Repair
+from pruning_core.compensation.rows import Rows
 from pruning_core.compensation.surroundings import Affine, Surroundings, surroundings
 from pruning_core.observe.calls import LayerCall, layer_calls
-from pruning_core.observe.gram import MAX_INPUTS, Gram, sample_rows
-from pruning_core.observe.lockstep import Run
+from pruning_core.observe.gram import sample_rows
+from pruning_core.observe.lockstep import Lockstep, Stop
+from pruning_core.observe.pieces import pieces
 from pruning_core.plan import Rescale
 from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Value
@@ -29,7 +33,8 @@ from pruning_core.twin import named_tensors
 ROWS_PER_INPUT = 24  # of a regression
 MIN_ROWS = 65_536
 MAX_BYTES = 2**28  # of the rows that are held at once
-HELD_OUT = 5  # every fifth row chooses the ridge and nothing else
+MEMORY = 5 * 2**27  # bytes of a layer's rows and matrices, and of the runs that they are taken from
+MATRICES = 4  # of a layer that are alive at once: two sums, one with its ridge, its factor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +49,7 @@ class _Job:
     behind: Surroundings
     affine: Affine
     groups: int
+    positions: float  # rows that a sample brings
 
     @property
     def answer(self) -> int:
@@ -53,6 +59,34 @@ class _Job:
     def matrix(self) -> Tensor:
         """[G, O, K]"""
         return self.call.to_matrix(self.weight.detach(), self.groups)
+
+    @property
+    def inputs(self) -> int:
+        """Of one group."""
+        return self.matrix.shape[2]
+
+    @property
+    def constant(self) -> Tensor | None:
+        """[G, 1, O], where there is one or something that takes it."""
+        if self.bias is None:
+            return None if self.mean is None else torch.zeros(self.groups, 1, self.matrix.shape[1])
+        return self.bias.detach().float().cpu().view(self.groups, 1, -1)
+
+    def rows_of(self, available: int) -> int:
+        """How many rows a regression gets."""
+        wanted = max(MIN_ROWS, ROWS_PER_INPUT * self.inputs)
+        return min(available, wanted, MAX_BYTES // (4 * self.inputs * self.groups))
+
+    def is_wide(self, available: int) -> bool:
+        """Whether rows with each other take less than inputs with each other."""
+        return self.rows_of(available) < self.inputs
+
+    def bytes_for(self, samples: int) -> int:
+        """What a regression takes with the rows of so many samples."""
+        groups, outputs, inputs = self.matrix.shape
+        rows = self.rows_of(int(samples * self.positions))
+        size = min(rows, inputs) + 1
+        return 4 * rows * groups * (inputs + 2 * outputs) + 8 * MATRICES * groups * size * size
 
     def by_group(self, rows: Tensor) -> Tensor:
         """[N, channels] -> [G, N, O]"""
@@ -73,78 +107,48 @@ def refit(
     """
     trace = prediction.analysis.trace
     jobs = _jobs(pruned, prediction, rescales)
-    batches = list(calibration)
-    answers = [job.answer for job in jobs]
-    teachers = [Run(original, b.inputs, trace, [answer + 1 for answer in answers], answers) for b in batches]
-    stops, holds = [job.call.op.index for job in jobs], [job.behind.other_made_by for job in jobs if job.behind.addition]
-    students = [Run(pruned, b.inputs, trace, stops, holds) for b in batches]
-    try:
-        found: list[Repair] = []
+    stops = [Stop(job.answer, job.call.op.index, job.behind.other_made_by if job.behind.addition else -1) for job in jobs]
+    parts = pieces(calibration, trace)
+
+    def room(number: int, samples: int) -> int:
+        return MEMORY - jobs[number].bytes_for(samples)
+
+    found: list[Repair] = []
+    with Lockstep(original, pruned, trace, stops, parts, room) as lockstep:
         for number, job in enumerate(jobs):
-            repair = _refit_one(job, teachers, students, prediction, generator(seed + number))
+            repair = _refit_one(job, lockstep, number, prediction, generator(seed + number))
             found += [repair] if repair else []
-            later = jobs[number + 1 :]
-            _forget(teachers, {other.answer for other in later})
-            _forget(students, {other.behind.other_made_by for other in later})
-        return tuple(found)
-    finally:
-        for run in (*teachers, *students):
-            run.end()
+    return tuple(found)
 
 
-def _forget(runs: Sequence[Run], needed: set[int]) -> None:
-    for run in runs:
-        for call in [call for call in run.held if call not in needed]:
-            del run.held[call]
-
-
-def _refit_one(
-    job: _Job, teachers: Sequence[Run], students: Sequence[Run], prediction: Prediction, rng: torch.Generator
-) -> Repair | None:
+def _refit_one(job: _Job, lockstep: Lockstep, number: int, prediction: Prediction, rng: torch.Generator) -> Repair | None:
     call, before = job.call, job.matrix
-    inputs = before.shape[2]
-    rows_wanted = min(max(MIN_ROWS, ROWS_PER_INPUT * inputs), MAX_BYTES // (4 * inputs * job.groups))
-    share = rows_wanted // len(teachers) + 1
-    learn, check, seen = Gram(), Gram(), 0
-    rectified: tuple[list[Rectified], list[Rectified]] = ([], [])
-    for teacher, student in zip(teachers, students, strict=True):
-        teacher.advance_to(job.answer + 1)
-        student.advance_to(call.op.index)
-        x, answer = call.input_of(student.args), job.behind.answer(call)
-        y = kept_entries(teacher.result(answer.index), answer.outputs()[0], prediction)
-        if not student.args or not call.fits(x, y):
+    found: Rows | None = None
+    for pair in lockstep.at(number):
+        x, answer = call.input_of(pair.student.args), job.behind.answer(call)
+        y = kept_entries(pair.teacher.result(answer.index), answer.outputs()[0], prediction)
+        if not pair.student.args or not call.fits(x, y):
             continue
-        rows = sample_rows(y.numel() // y.shape[call.channel_axis], share, rng)
+        count = y.numel() // y.shape[call.channel_axis]
+        expected = count * lockstep.samples // len(pair.piece)
+        if found is None:
+            found = Rows(job.groups, job.affine.slope, relu=job.behind.relu, whole=job.is_wide(expected))
+        rows = sample_rows(count, job.rows_of(expected) * len(pair.piece) // lockstep.samples + 1, rng)
         x_rows = call.input_rows(x, tuple(job.weight.shape), job.groups, rows).float().cpu()
         y_rows = call.output_rows(y, rows).float().cpu()
         base_rows = job.affine.shift[None]
         if job.behind.addition is not None:  # ask for what is missing in the sum
-            base_rows = base_rows + call.output_rows(student.result(job.behind.other_made_by), rows).float().cpu()
+            base_rows = base_rows + call.output_rows(pair.student.result(job.behind.other_made_by), rows).float().cpu()
             y_rows = (y_rows - base_rows) / job.affine.slope
         elif job.scale is not None:
             y_rows = y_rows * job.scale
-        y_rows, base_rows = job.by_group(y_rows), job.by_group(base_rows)
-        held = (torch.arange(len(rows)) + seen) % HELD_OUT == HELD_OUT - 1
-        seen += len(rows)
-        for gram, kept, part in ((learn, rectified[0], ~held), (check, rectified[1], held)):
-            if bool(part.any()):
-                gram.add(x_rows[:, part], y_rows[:, part])
-            if job.behind.relu and bool(part.any()):
-                shift = base_rows[:, part] if job.behind.addition is not None else base_rows
-                slope = job.affine.slope.view(job.groups, 1, -1)
-                kept.append(Rectified(x_rows[:, part], y_rows[:, part], slope, shift))
-    if not check.rows:  # too little data to learn anything from: it stays as it is
+        found.add(x_rows, job.by_group(y_rows), job.by_group(base_rows))
+    solution = found.solve(before.transpose(1, 2).cpu(), job.constant) if found else None
+    if found is None or solution is None:  # too little data to learn anything from: it stays as it is
         return None
-    start = before.transpose(1, 2).double().cpu()
-    if job.bias is not None or job.mean is not None:
-        constant = torch.zeros(job.groups, 1, start.shape[2], dtype=torch.float64)
-        if job.bias is not None:
-            constant = job.bias.detach().double().cpu().view(job.groups, 1, -1)
-        start = torch.cat([start, constant], dim=1)
-    solution = regress(learn, check, start, *rectified)
-    _write(job, solution, inputs)
+    _write(job, solution, before.shape[2])
     energy = max(solution.energy, 1e-30)
-    return Repair(call.weight, learn.rows + check.rows, solution.ridge, solution.before / energy, solution.after / energy)
+    return Repair(call.weight, found.seen, solution.ridge, solution.before / energy, solution.after / energy)
 
 
 def _write(job: _Job, solution: Solution, inputs: int) -> None:
@@ -169,6 +173,7 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
         for value in op.inputs():
             readers.setdefault(value.index, []).append(op)
     changed = first_change(prediction)
+    samples = next((value.shape[0] for value in trace.inputs if value.shape), 1)
     found: list[_Job] = []
     for call in layer_calls(trace):
         weight = named[call.weight]
@@ -177,8 +182,6 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
         if call.op.index < changed and not any(r.tensor == call.weight for r in rescales):
             continue
         groups = 1 if call.kind == "linear" else conv_groups(prediction, call.op)[2]
-        if call.to_matrix(weight.detach(), groups).shape[2] > MAX_INPUTS:
-            continue
         scale = _scale(call, prediction, rescales)
         behind = surroundings(call, trace, readers)
         if scale is not None:
@@ -190,7 +193,8 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
         channels = prediction.shape(call.output)[call.channel_axis]
         affine = Affine.of(behind.norm, named, names, channels)
         bias = named[call.bias] if call.bias else None
-        found.append(_Job(call, weight, bias, mean, scale, behind, affine, groups))
+        positions = math.prod(call.positions(call.output.shape)) / samples
+        found.append(_Job(call, weight, bias, mean, scale, behind, affine, groups, positions))
     return found
 
 

@@ -49,23 +49,27 @@ def regress(
     """
     size = start.shape[1]
     gram, gap = learn.xx[:, :size, :size], learn.xy[:, :size] - learn.xx[:, :size, :size] @ start
-    best: tuple[float, float, Tensor, Tensor] | None = None
+    best: tuple[float, float, Tensor] | None = None
     for ridge in RIDGES:
-        factor, failed = torch.linalg.cholesky_ex(gram + _ridge(learn, size, ridge))
-        if bool(failed.any()):
+        factor = _factor(gram, _ridge(learn, size, ridge))
+        if factor is None:
             continue
         weight = start + torch.cholesky_solve(gap, factor)
+        del factor  # the largest that there is
         error = squared_error(check, weight)
         if best is None or error < best[0]:
-            best = (error, ridge, weight, factor)
+            best = (error, ridge, weight)
     before = _rectified_error(held, start) if held else squared_error(check, start)
     energy = _rectified_error(held, None) if held else float(check.yy.sum())
     if best is None:
         return Solution(start, float("inf"), before, before, energy)
-    after, ridge, weight, factor = best
-    for _ in range(ROUNDS if rectified else 0):
-        cross = sum((_cross(rows, weight) for rows in rectified), torch.zeros_like(start))
-        weight = start + torch.cholesky_solve(cross - gram @ start, factor)
+    after, ridge, weight = best
+    if rectified:
+        factor = _factor(gram, _ridge(learn, size, ridge))
+        assert factor is not None
+        for _ in range(ROUNDS):
+            cross = sum((_cross(rows, weight) for rows in rectified), torch.zeros_like(start))
+            weight = start + torch.cholesky_solve(cross - gram @ start, factor)
     if held:
         after = _rectified_error(held, weight)
     if not after < before:
@@ -73,12 +77,21 @@ def regress(
     return Solution(weight, ridge, before, after, energy)
 
 
+def _factor(gram: Tensor, ridge: Tensor) -> Tensor | None:
+    """The Cholesky factor of the matrix with `ridge` [G, size] on its diagonal; None where rounding leaves none."""
+    ridged = gram.clone()
+    ridged.diagonal(dim1=1, dim2=2).add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(ridged)
+    return None if bool(failed.any()) else factor
+
+
 def _ridge(learn: Gram, size: int, ridge: float) -> Tensor:
+    """[G, size], of the diagonal."""
     diagonal = learn.xx.diagonal(dim1=1, dim2=2)
     inputs = diagonal.shape[1] - 1
     shape = torch.ones(size, dtype=torch.float64)
     shape[inputs:] = _CONSTANT
-    return torch.diag_embed(ridge * diagonal[:, :inputs].mean(dim=1, keepdim=True).clamp_min(1e-30) * shape)
+    return ridge * diagonal[:, :inputs].mean(dim=1, keepdim=True).clamp_min(1e-30) * shape
 
 
 def squared_error(check: Gram, weight: Tensor) -> float:
@@ -89,29 +102,35 @@ def squared_error(check: Gram, weight: Tensor) -> float:
 
 
 def _answers(rows: Rectified, weight: Tensor) -> Tensor:
-    """z [G, N, O] of the weights."""
+    """y [G, N, O] of the weights."""
     found = rows.x @ weight[:, : rows.x.shape[2]].float()
     if weight.shape[1] > rows.x.shape[2]:
         found = found + weight[:, -1:].float()
-    return found * rows.slope + rows.base
+    return found
+
+
+def with_free(rows: Rectified, answers: Tensor) -> Tensor:
+    """The wanted y [G, N, O]; where z lies below zero it is free, and what the answers y are there, below zero, will do."""
+    wanted = rows.y * rows.slope + rows.base
+    found = (answers * rows.slope + rows.base).clamp(max=0)
+    return (torch.where(wanted > 0, wanted.to(found.dtype), found) - rows.base) / rows.slope
 
 
 def _cross(rows: Rectified, weight: Tensor) -> Tensor:
     """x^T y' with y' the wanted answers, free where both lie below zero."""
-    wanted = rows.y * rows.slope + rows.base
-    free = torch.where(wanted > 0, wanted, _answers(rows, weight).clamp(max=0))
-    y = (free - rows.base) / rows.slope
+    y = with_free(rows, _answers(rows, weight))
     cross = rows.x.transpose(1, 2) @ y
     if weight.shape[1] > rows.x.shape[2]:
         cross = torch.cat([cross, y.sum(dim=1, keepdim=True)], dim=1)
     return cross.double()
 
 
+def rectified_gap(rows: Rectified, answers: Tensor | None) -> float:
+    """Summed squared error of answers y behind the ReLU; the wanted ones' own energy where none are given."""
+    wanted = (rows.y * rows.slope + rows.base).clamp(min=0)
+    got = torch.zeros(()) if answers is None else (answers * rows.slope + rows.base).clamp(min=0)
+    return float((wanted - got).double().square().sum())
+
+
 def _rectified_error(held: Sequence[Rectified], weight: Tensor | None) -> float:
-    """Summed squared error behind the ReLU; the answers' own energy where no weights are given."""
-    total = 0.0
-    for rows in held:
-        wanted = (rows.y * rows.slope + rows.base).clamp(min=0)
-        got = torch.zeros(()) if weight is None else _answers(rows, weight).clamp(min=0)
-        total += float((wanted - got).double().square().sum())
-    return total
+    return sum(rectified_gap(rows, None if weight is None else _answers(rows, weight)) for rows in held)

@@ -103,9 +103,10 @@ class _State:
         at = self.members[channels].flatten()
         columns = self.inverse[:, :, at]
         gain = torch.linalg.solve(self.inverse[:, at][:, :, at], columns.transpose(1, 2)).transpose(1, 2)
-        cross = self.inner[:, :, at] @ gain.transpose(1, 2)
-        self.inner = self.inner - cross - cross.transpose(1, 2) + gain @ self.inner[:, at][:, :, at] @ gain.transpose(1, 2)
-        self.inverse = self.inverse - gain @ columns.transpose(1, 2)
+        cross = self.inner[:, :, at] - gain @ self.inner[:, at][:, :, at] / 2  # so W W^T loses cross gain^T + gain cross^T
+        left, right = torch.cat([cross, gain], dim=2), torch.cat([gain, cross], dim=2)
+        self.inner.baddbmm_(left, right.transpose(1, 2), alpha=-1)  # in place: these matrices are read and written
+        self.inverse.baddbmm_(gain, columns.transpose(1, 2), alpha=-1)  # hundreds of times, and that is what it costs
         for matrix in (self.inverse, self.inner):
             matrix[:, at] = 0
             matrix[:, :, at] = 0

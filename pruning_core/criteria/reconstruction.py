@@ -1,9 +1,11 @@
 """What the repair cannot mend: the damage of each channel of each group, comparable over the whole model.
 
-Inside a group, `criteria.elimination` says in which order the channels go. What the groups cost each other is measured
-where it counts, at the model's outputs: for several numbers of removed channels the repaired change of the consumers'
-weights is multiplied with the per-sample gradients of the outputs (a Gauss-Newton estimate of the squared change of
-the outputs, without labels). Where the model cannot be differentiated, the consumers' own relative errors stand in.
+Inside a group, `criteria.elimination` says in which order the channels go. Each kernel position of a consumer counts as
+an input there, as in the refit, up to a limit (`observe.moments`); of wider consumers each channel does. What the
+groups cost each other is measured where it counts, at the model's outputs: for several numbers of removed channels the
+repaired change of the consumers' weights is multiplied with the per-sample gradients of the outputs (a Gauss-Newton
+estimate of the squared change of the outputs, without labels). Where the model cannot be differentiated, the
+consumers' own relative errors stand in.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class _Trial:
     """The repaired change of one consumer's weight when some channels of a group are gone."""
 
     call: LayerCall
+    taps: int
     gone: Tensor  # inputs
     change: Tensor  # [G, gone, I (+ 1)]: what each input takes over from those that are gone, themselves with -1
 
@@ -86,34 +89,42 @@ def consumers(group: ChannelGroup, calls: Sequence[LayerCall]) -> list[tuple[Lay
         for member in group.members
         if member.tensor == call.weight
         and member.axis == call.in_axis
-        and _members(member, group) is not None
+        and _members(member, group, 1) is not None
         and not (call.kind == "transposed" and call.groups > 1)
     ]
 
 
-def _members(member: Member, group: ChannelGroup) -> Tensor | None:
-    """[C, P] positions of each channel; None where the channels have different numbers of them."""
+def _taps(call: LayerCall, gram: Gram) -> int:
+    """Kernel positions that the Gram matrix counts as inputs of their own."""
+    return (gram.xx.shape[1] - 1) // call.inputs
+
+
+def _members(member: Member, group: ChannelGroup, taps: int) -> Tensor | None:
+    """[C, P] inputs that belong to each channel; None where the channels have different numbers of them."""
     inside = np.flatnonzero(member.channel_of >= 0)
     counts = np.bincount(member.channel_of[inside], minlength=group.channels)
     if counts.min() != counts.max() or not counts.max():
         return None
     order = inside[np.argsort(member.channel_of[inside], kind="stable")]
-    return torch.from_numpy(order.reshape(group.channels, -1))
+    positions = torch.from_numpy(order.reshape(group.channels, -1, 1))
+    return (positions * taps + torch.arange(taps)).flatten(1)
 
 
 def _reader(call: LayerCall, member: Member, group: ChannelGroup, gram: Gram, tensors: Mapping[str, Tensor]) -> Reader:
-    moment = gram.xx / gram.rows
-    weight = _by_input(call, tensors[call.weight])  # [G, I, R]
+    moment, taps = gram.xx / gram.rows, _taps(call, gram)
+    weight = _by_input(call, tensors[call.weight], taps)  # [G, I, R]
     energy = torch.einsum("gir,gij,gjr->", weight, moment[:, :-1, :-1], weight).clamp_min(1e-30)
     with_constant = torch.cat([weight / energy.sqrt(), torch.zeros_like(weight[:, :1])], dim=1)
-    members = _members(member, group)
+    members = _members(member, group, taps)
     assert members is not None
     return Reader(moment, with_constant, members)
 
 
-def _by_input(call: LayerCall, weight: Tensor) -> Tensor:
-    """[G, I, R]: the weight by input channel, outputs and kernel positions flattened."""
+def _by_input(call: LayerCall, weight: Tensor, taps: int) -> Tensor:
+    """[G, I, R]: the weight by input, outputs flattened, and kernel positions where they are no inputs (`taps` 1)."""
     weight = weight.detach().double().cpu()
+    if taps > 1:
+        return call.to_matrix(weight, call.groups).transpose(1, 2)
     if call.kind != "conv":
         return weight.movedim(call.in_axis, 0).flatten(1)[None]
     split = weight.reshape(call.groups, weight.shape[0] // call.groups, *weight.shape[1:])
@@ -143,14 +154,14 @@ def at_the_outputs(
         for group in groups
         if group.name in eliminated
     }
-    used = {trial.call.op.index: trial.call for state in states.values() for trials in state.trials for trial in trials}
+    used = {trial.call.op.index: trial for state in states.values() for trials in state.trials for trial in trials}
     alone = {group.name: _rows_of(group, named) for group in groups if group.name not in eliminated}
     effects: dict[str, list[Tensor]] = {name: [] for name in alone}
     seen = 0
     try:
         for gradients in _sample_gradients(model, named, calibration, seed):
             seen += 1
-            shared = {call.op.index: _shared(call, named, gradients) for call in used.values()}
+            shared = {index: _shared(trial.call, trial.taps, named, gradients) for index, trial in used.items()}
             for state in states.values():
                 for k, trials in enumerate(state.trials):
                     change = sum(_effect(trial, *shared[trial.call.op.index]) for trial in trials)
@@ -173,9 +184,12 @@ def _with_trials(group: ChannelGroup, damage: Tensor, calls: Sequence[LayerCall]
         removed = order[: max(1, int(fraction * group.channels))]
         trials: list[_Trial] = []
         for call, member in consumers(group, calls):
-            gram, members = grams.get(call.op.index), _members(member, group)
-            if gram is None or members is None:
+            gram = grams.get(call.op.index)
+            if gram is None:
                 continue
+            taps = _taps(call, gram)
+            members = _members(member, group, taps)
+            assert members is not None
             gone = members[removed].flatten().sort().values
             moment = gram.xx / gram.rows
             size = moment.shape[1] - (call.bias is None)
@@ -186,7 +200,7 @@ def _with_trials(group: ChannelGroup, damage: Tensor, calls: Sequence[LayerCall]
             for g in range(len(moment)):
                 change[g][:, kept] = repair(moment[g, :size, :size], gone, kept).float()
             change[:, torch.arange(len(gone)), gone] = -1
-            trials.append(_Trial(call, gone, change))
+            trials.append(_Trial(call, taps, gone, change))
         state.trials.append(trials)
     return state
 
@@ -236,14 +250,14 @@ def _signs(t: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _shared(
-    call: LayerCall, named: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]
+    call: LayerCall, taps: int, named: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]
 ) -> tuple[Tensor, Tensor | None]:
     """[G, I, I] sum over outputs and kernel positions of w_i g_j, and [G, I] of w_i g_bias."""
-    weight = _by_input(call, named[call.weight]).float()
+    weight = _by_input(call, named[call.weight], taps).float()
     gradient = gradients.get(call.weight)
     if gradient is None:
         return torch.zeros(len(weight), weight.shape[1], weight.shape[1]), None
-    products = weight @ _by_input(call, gradient).float().transpose(1, 2)
+    products = weight @ _by_input(call, gradient, taps).float().transpose(1, 2)
     bias = gradients.get(call.bias) if call.bias else None
     if bias is None:
         return products, None

@@ -110,7 +110,8 @@ class LayerCall:
 
     def output_rows(self, y: Tensor, rows: Tensor) -> Tensor:
         """The output [*positions, channels] at some positions, numbered as they lie: [N, channels]."""
-        return y.movedim(self.channel_axis, -1).flatten(0, -2)[rows]
+        last = y.movedim(self.channel_axis, -1)
+        return last[torch.unravel_index(rows, last.shape[:-1])].reshape(len(rows), -1)
 
     def input_rows(self, x: Tensor, weight_shape: tuple[int, ...], groups: int, rows: Tensor) -> Tensor:
         """What the weight is multiplied with at some positions of the output: [G, N, K]."""

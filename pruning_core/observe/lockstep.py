@@ -1,88 +1,143 @@
-"""Several runs of a model that stop together at each chosen call, so that a weight can change between two calls.
+"""Two models run side by side over the same data, stopping at the same calls, so that what one makes can be compared
+with the other's while weights still change in between.
 
-Each run is a thread of its own, and one thread runs at a time: the model's own Python code is executed, whatever it
-does, and only the tensors that it still needs are alive.
+Every piece of the data has a run of each model. Only as many pieces are under way as fit the memory that is left: few
+where feature maps are large, more behind that, which then run through the layers that are done already.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from pruning_core.inputs import ExampleInputs
-from pruning_core.observe.tap import Tap, other_way, run_tapped
-from pruning_core.trace import Op, Trace
+from pruning_core.calibration import Batch
+from pruning_core.observe.memory import give_back
+from pruning_core.observe.run import Run
+from pruning_core.trace import Trace, quiet_kernels
+
+AHEAD = 8  # stops that a new piece must fit: more than a residual block has, inside of which the demand rises and falls
 
 
-class _Ended(BaseException):
-    """Unwinds a run that is not needed any more."""
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where the two are looked at: what call `answer` of the teacher gave, and the arguments of call `before` of the
+    student, with what its earlier call `other` gave (-1: none)."""
+
+    answer: int
+    before: int
+    other: int = -1
 
 
-class Run:
-    """One run of the model. It stops before each call of `stops`, and holds the results of the calls of `holds`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """The runs of both models over one piece of the data."""
 
-    def __init__(
-        self, model: nn.Module, inputs: ExampleInputs, trace: Trace, stops: Collection[int], holds: Collection[int]
-    ) -> None:
-        self.held: dict[int, Tensor] = {}  # call -> its result, until somebody takes it
-        self.args: tuple[Any, ...] = ()  # of the call that it stopped before
-        self._at, self._holds, self._stops = -1, frozenset(holds), frozenset(stops)
-        self._stopped, self._go = threading.Semaphore(0), threading.Semaphore(0)
-        self._error: BaseException | None = None
-        self._ending = False
+    teacher: Run
+    student: Run
+    piece: Batch
 
-        def body() -> None:
-            self._go.acquire()
-            try:
-                if not self._ending:
-                    run_tapped(model, inputs, Tap(trace, self._holds | self._stops, self._look))
-            except _Ended:
-                pass
-            except BaseException as exc:
-                self._error = exc
-            self._at = len(trace.ops)
-            self.args = ()
-            self._stopped.release()
+    def advance(self, stop: Stop, later: Sequence[Stop]) -> None:
+        """To a stop, without what neither it nor a later one needs."""
+        self.teacher.forget({s.answer for s in (stop, *later)})
+        self.student.forget({s.other for s in (stop, *later)})
+        self.teacher.advance_to(stop.answer + 1)
+        self.student.advance_to(stop.before)
 
-        self._thread = threading.Thread(target=body, daemon=True)
-        self._thread.start()
-
-    def _look(self, op: Op, args: tuple[Any, ...], call: Callable[[], Any]) -> Any:
-        if op.index in self._stops:
-            self._at, self.args = op.index, args
-            self._stopped.release()
-            self._go.acquire()
-            self.args = ()
-            if self._ending:
-                raise _Ended
-        result = call()
-        if op.index in self._holds:
-            self.held[op.index] = result
-        return result
-
-    def advance_to(self, call: int) -> None:
-        """Run until it stops before this call, one of `stops`, or a later one."""
-        while self._at < call:
-            if self._at - 1 in self.held:  # an in-place call may follow, and nobody has looked at it yet
-                self.held[self._at - 1] = self.held[self._at - 1].clone()
-            self._go.release()
-            self._stopped.acquire()
-            if self._error is not None:
-                raise self._error
-
-    def result(self, call: int) -> Tensor:
-        """What a call of `holds` gave. Raises: ModelError when the model did not make it."""
-        if call not in self.held:
-            raise other_way(f"call {call} is missing")
-        return self.held[call]
+    def alive(self) -> int:
+        return self.teacher.alive() + self.student.alive()
 
     def end(self) -> None:
-        """Let go of the run and its tensors, wherever it is."""
-        self.held.clear()
-        if self._thread.is_alive():
-            self._ending = True
-            self._go.release()
-            self._thread.join()
+        self.teacher.end()
+        self.student.end()
+
+
+class Lockstep:
+    """Runs of `teacher` and `student` over pieces of the data, from one stop to the next; a context manager.
+
+    `room(number, samples)`: bytes that may be alive in runs at a stop when so many samples are under way. One piece
+    always is.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        trace: Trace,
+        stops: Sequence[Stop],
+        pieces: Sequence[Batch],
+        room: Callable[[int, int], int],
+    ) -> None:
+        self.teacher, self.student, self.trace, self.stops = teacher, student, trace, tuple(stops)
+        self.pieces, self.room = pieces, room
+        self._waiting = deque(pieces)
+        self._running: list[Pair] = []
+        self._quiet = ExitStack()
+        self.counts: tuple[int, ...] = ()  # pieces that fit, by stop
+
+    def __enter__(self) -> Lockstep:
+        self._quiet.enter_context(quiet_kernels())  # runs overlap: each puts back what another has set
+        try:
+            self.counts = self._that_fit(self._demands())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pair in self._running:
+            pair.end()
+        self._running.clear()
+        self._quiet.close()
+
+    def at(self, number: int) -> Iterator[Pair]:
+        """The pairs under way at a stop, one after the other. Stops are visited in order.
+
+        Raises: ModelError when a model makes other calls than its trace.
+        """
+        while len(self._running) > self.counts[number]:
+            dropped = self._running.pop()
+            dropped.end()
+            self._waiting.append(dropped.piece)
+        give_back()  # what threads have freed is of no use to other threads
+        while self._waiting and len(self._running) < min(self.counts[number : number + AHEAD]):
+            self._running.append(self._pair(self._waiting.popleft(), number))
+        for pair in self._running:
+            pair.advance(self.stops[number], self.stops[number + 1 :])
+            yield pair
+
+    @property
+    def samples(self) -> int:
+        """Of the pairs under way."""
+        return sum(len(pair.piece) for pair in self._running)
+
+    def _pair(self, piece: Batch, number: int) -> Pair:
+        stops = self.stops[number:]
+        answers, others = [s.answer for s in stops], [s.other for s in stops if s.other >= 0]
+        teacher = Run(self.teacher, piece.inputs, self.trace, [a + 1 for a in answers], answers)
+        return Pair(teacher, Run(self.student, piece.inputs, self.trace, [s.before for s in stops], others), piece)
+
+    def _demands(self) -> list[int]:
+        """Bytes alive at each stop, of one piece: it is run ahead of all others."""
+        if len(self.pieces) == 1:
+            return [0] * len(self.stops)
+        found = []
+        self._running.append(self._pair(self.pieces[0], 0))
+        for number, stop in enumerate(self.stops):
+            self._running[0].advance(stop, self.stops[number + 1 :])
+            found.append(self._running[0].alive())
+        self._running.pop().end()
+        return found
+
+    def _that_fit(self, demands: Sequence[int]) -> tuple[int, ...]:
+        size = len(self.pieces[0])
+        return tuple(
+            next(
+                (n for n in range(len(self.pieces), 1, -1) if n * demand <= self.room(number, n * size)),
+                1,
+            )
+            for number, demand in enumerate(demands)
+        )

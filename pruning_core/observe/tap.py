@@ -16,14 +16,19 @@ from pruning_core.trace import Op, Trace, call_model, is_skipped, quiet_kernels
 from pruning_core.twin import like, twin
 
 Look = Callable[[Op, tuple[Any, ...], Callable[[], Any]], Any]  # (call, arguments, run it) -> its result
+Kernel = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]  # (operator, arguments, keyword arguments) -> its result
+
+
+def call_here(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)
 
 
 class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts calls as the tracer does and hands the wanted ones to `look`."""
 
-    def __init__(self, trace: Trace, wanted: Collection[int], look: Look) -> None:
+    def __init__(self, trace: Trace, wanted: Collection[int], look: Look, kernel: Kernel = call_here) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.trace, self.wanted, self.look = trace, frozenset(wanted), look
+        self.trace, self.wanted, self.look, self.kernel = trace, frozenset(wanted), look, kernel
         self.at = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -41,8 +46,8 @@ class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
             op = self.trace.ops[index]
             if op.func is func:
                 self.at += 1
-                return self.look(op, args, lambda: func(*args, **kwargs))
-        result = func(*args, **kwargs)
+                return self.look(op, args, lambda: self.kernel(func, args, kwargs))
+        result = self.kernel(func, args, kwargs)
         if isinstance(result, Tensor | list | tuple):  # others are not counted as calls
             if index in self.wanted:
                 raise other_way(name)

@@ -154,13 +154,13 @@ def _peak(run: Callable[[], object]) -> float:
     """MiB of resident memory at the highest point of `run`, above what was resident before it. Linux only."""
     if not Path("/proc/self/clear_refs").exists():
         return float("nan")
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     run()
-    return max(0.0, _resident("VmHWM") - before)
+    return max(0.0, resident("VmHWM") - before)
 
 
-def _resident(field: str) -> float:
+def resident(field: str) -> float:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024 / MIB
 

@@ -6,8 +6,9 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,14 @@ def eager(module: nn.Module, batch: Tensor, threads: int) -> Run:
 def compiled(module: nn.Module, batch: Tensor, threads: int) -> Run:
     """torch.compile in its default mode; compiling is part of the first call, which nobody times."""
     del threads
-    fast = torch.compile(module, dynamic=False)
-    fast(batch)
+    with _quiet():
+        fast = torch.compile(module, dynamic=False)
+        fast(batch)
     return lambda: fast(batch)
 
 
 def onnxruntime(module: nn.Module, batch: Tensor, threads: int) -> Run:
-    """The module as ONNX of this batch size, in a session of its own with so many threads.
+    """The module as ONNX with a free batch size, in a session of its own with so many threads.
 
     On a GPU the input and the output stay there (IO binding), as the other engines' do.
     """
@@ -41,11 +43,8 @@ def onnxruntime(module: nn.Module, batch: Tensor, threads: int) -> Run:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     on_gpu = batch.device.type == "cuda"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        _export(module, batch, path)
-        providers = ["CUDAExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
-        session = ort.InferenceSession(str(path), options, providers=providers)
+    providers = ["CUDAExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
+    session = ort.InferenceSession(_exported(module, batch), options, providers=providers)
     name = session.get_inputs()[0].name
     if not on_gpu:
         feed = {name: batch.numpy()}
@@ -62,6 +61,7 @@ ENGINES: Mapping[str, Callable[[nn.Module, Tensor, int], Run]] = {
     "compile": compiled,
     "onnxruntime": onnxruntime,
 }
+_EXPORTS: WeakKeyDictionary[nn.Module, bytes] = WeakKeyDictionary()
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
 
 
@@ -70,16 +70,30 @@ def missing_package(engine: str) -> str | None:
     return next((name for name in _PACKAGES.get(engine, ()) if importlib.util.find_spec(name) is None), None)
 
 
-def _export(module: nn.Module, batch: Tensor, path: Path) -> None:
-    """Without the exporter's notes on its progress."""
-    logger = logging.getLogger("onnxscript")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+def _exported(module: nn.Module, batch: Tensor) -> bytes:
+    """As ONNX; exported once for all batch sizes and numbers of threads."""
+    if module not in _EXPORTS:
+        with tempfile.TemporaryDirectory() as folder, _quiet(), contextlib.redirect_stdout(io.StringIO()):
+            path = Path(folder) / "model.onnx"
+            shapes = ({0: torch.export.Dim("batch", min=1)},)
             torch.onnx.export(
-                module, (batch,), str(path), opset_version=OPSET, dynamo=True, external_data=False, verbose=False
+                module, (batch,), str(path), opset_version=OPSET, dynamo=True, external_data=False, dynamic_shapes=shapes
             )
+            _EXPORTS[module] = path.read_bytes()
+    return _EXPORTS[module]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' notes on their progress, on packages that are not there, and on their own old code."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

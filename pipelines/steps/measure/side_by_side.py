@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import benchmark
 
 import pruning_core as pc
-from pipelines.architecture import ModelRef, load_module, weights_digest
+from pipelines.architecture import ModelRef, load_module, stored_tensors, weights_digest
 from pipelines.data import Data, images_of
 from pipelines.errors import CandidateError
 from pipelines.records import Condition, Latency, Timing
@@ -58,7 +58,7 @@ def measure(models: Mapping[str, ModelRef], data: Data, options: MeasureOptions)
     """
     machine = describe_machine(options.device)
     modules = {title: load_module(model) for title, model in models.items()}
-    digests = {title: weights_digest(module.state_dict()) for title, module in modules.items()}
+    digests = {title: weights_digest(stored_tensors(module)) for title, module in modules.items()}
     for module in modules.values():
         module.to(options.device)
     timings: dict[str, list[Timing]] = {title: [] for title in models}

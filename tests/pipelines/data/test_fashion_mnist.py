@@ -1,11 +1,7 @@
 import gzip
 import hashlib
 import importlib
-import io
 import struct
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +9,10 @@ import numpy as np
 import pytest
 
 from pipelines.config import Data
-from pipelines.data import load_data
+from pipelines.data import Split, load_data, some
 from pipelines.data.fashion_mnist import FILES, read_idx
 from pipelines.errors import DataError
+from tests.pipelines.data.conftest import FileServer
 
 MODULE = importlib.import_module("pipelines.data.fashion_mnist")  # the package has a function of that name
 TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
@@ -42,22 +39,24 @@ def request_of(folder: Path | None, **changes: Any) -> Data:
     return Data(name="fashion-mnist", path=None if folder is None else str(folder), **changes)
 
 
-def numbers(x: np.ndarray) -> list[int]:
-    return sorted(np.rint(x[:, 0, 0, 0] * 255).astype(int).tolist())
+def numbers(*splits: Split) -> list[int]:
+    return sorted(n for split in splits for n in np.rint(some(split, 100)[0][:, 0, 0, 0].numpy() * 255).astype(int).tolist())
 
 
 def test_its_own_test_split_is_the_test_split_and_validation_comes_off_the_rest(folder: Path) -> None:
     data = load_data(request_of(folder, validation=0.2))
     assert data.sample_shape == (1, 3, 5)
     assert data.classes == 2
-    assert numbers(data.test.x) == list(range(30, 40))
-    assert numbers(np.concatenate([data.train.x, data.validation.x])) == list(range(30))
+    assert numbers(data.test) == list(range(30, 40))
+    assert numbers(data.train, data.validation) == list(range(30))
     assert len(data.validation) == 6
     assert data.validation.y.sum() == 3  # every class has its share
     for part in (data.train, data.validation, data.test):
-        assert part.x.dtype == np.float32
-        assert part.x.max() == 1
-        assert (np.rint(part.x[:, 0, 0, 0] * 255) % 2 == part.y).all()  # each image with its label
+        x, y = (tensor.numpy() for tensor in some(part, 100))
+        assert part.x.dtype == np.uint8  # bytes stay bytes until a batch is made
+        assert x.dtype == np.float32
+        assert x.max() == 1
+        assert (np.rint(x[:, 0, 0, 0] * 255) % 2 == y).all()  # each image with its label
 
 
 def test_the_share_for_tests_has_no_say_and_the_seed_moves_validation_only(folder: Path) -> None:
@@ -65,7 +64,7 @@ def test_the_share_for_tests_has_no_say_and_the_seed_moves_validation_only(folde
     assert load_data(request_of(folder, test=0.5)).digest == first.digest
     other = load_data(request_of(folder, seed=1))
     assert other.digest != first.digest
-    assert numbers(other.test.x) == numbers(first.test.x)
+    assert numbers(other.test) == numbers(first.test)
 
 
 def test_idx_keeps_the_order_of_the_axes(tmp_path: Path) -> None:
@@ -110,47 +109,36 @@ def test_files_that_do_not_belong_together_are_refused(folder: Path, array: np.n
 
 
 @pytest.fixture
-def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without the package."""
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FileServer) -> FileServer:
+    """A machine without the package, and what the makers' server is to it."""
     monkeypatch.setattr(MODULE, "PACKAGED", tmp_path / "nowhere")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    monkeypatch.setattr(MODULE, "SOURCE", server.url)
+    return server
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], bytes]) -> list[str]:
-    asked: list[str] = []
-
-    def urlopen(address: str, timeout: float) -> io.BytesIO:
-        asked.append(address)
-        return io.BytesIO(answer(address))
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    return asked
-
-
-def test_without_the_package_it_is_downloaded_once(folder: Path, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {name: (folder / name).read_bytes() for name in FILES}
-    digests = {name: hashlib.sha256(gzip.decompress(content)).hexdigest() for name, content in files.items()}
+def test_without_the_package_it_is_downloaded_once(folder: Path, bare: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare.files = {name: (folder / name).read_bytes() for name in FILES}
+    digests = {name: hashlib.sha256(gzip.decompress(content)).hexdigest() for name, content in bare.files.items()}
     monkeypatch.setattr(MODULE, "FILES", digests)
-    asked = serve(monkeypatch, lambda address: files[address.rpartition("/")[2]])
     data = load_data(request_of(None))
     assert data.digest == load_data(request_of(None)).digest == load_data(request_of(folder)).digest
-    assert len(asked) == len(FILES)
-    assert all(address.startswith("https://") for address in asked)
+    assert len(bare.asked) == len(FILES)
 
 
-def test_without_a_network_the_package_and_the_option_are_named(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(address: str) -> bytes:
-        raise urllib.error.URLError("no route")
+def test_it_comes_from_its_makers_encrypted() -> None:
+    assert MODULE.SOURCE.startswith("https://")
 
-    serve(monkeypatch, fail)
-    with pytest.raises(DataError, match=r"(?s)no route.*dataset-fashion-mnist.*data\.path"):
+
+def test_without_a_network_the_package_and_the_option_are_named(bare: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.data.download.TRIES", 1)
+    bare.close()
+    with pytest.raises(DataError, match=r"(?s)cannot be downloaded.*dataset-fashion-mnist.*data\.path"):
         load_data(request_of(None))
 
 
-@pytest.mark.parametrize("content", [b"<html>", gzip.compress(b"something else")], ids=["page", "other"])
-def test_a_download_that_is_something_else_is_not_kept(content: bytes, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(monkeypatch, lambda _: content)
-    with pytest.raises(DataError, match=r"SHA-256|cannot be downloaded"):
+@pytest.mark.parametrize("content", [b"<html>", gzip.compress(b"something else", mtime=0)], ids=["page", "other"])
+def test_a_download_that_is_something_else_is_not_kept(content: bytes, bare: FileServer, tmp_path: Path) -> None:
+    bare.files = dict.fromkeys(FILES, content)
+    with pytest.raises(DataError, match=r"SHA-256"):
         load_data(request_of(None))
-    assert not list(bare.rglob("*.gz"))
+    assert not list((tmp_path / "user-cache").rglob("*.gz*[!k]"))

@@ -1,7 +1,12 @@
-"""The compress flow for real, five times in a row, by one worker: a Prefect server takes long to start."""
+"""The compress flow for real, six times in a row, by one worker: a Prefect server takes long to start."""
 
 import base64
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +37,11 @@ class Flow:
 class Flows:
     first: Flow
     repeated: Flow  # the same again
-    chained: Flow  # compresses the version that the first made
+    chained: Flow  # compresses the version that the first made, judged by a task of one's own
     kinds: Flow  # other ways to say what goes
     lossy: Flow  # one candidate cannot be pruned, another cannot be exported
+    killed: Flow  # the first again, killed in mid-training and begun anew
+    done_after_kill: tuple[str, ...]  # what the second process pruned and trained
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +88,14 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
         repeated = _run(_copy(first.uri, folder / "repeated"))
         chained = _run(
             _copy(first.uri, folder / "chained"),
-            source={"model": "models:/digits-resnet/2"},
+            source={"model": "models:/digits-resnet/2", "trust": ["pipelines.models", "tests.pipelines.tasks"]},
+            task="tests.pipelines.tasks.own:FewMistakes",
             candidates=[{"ratio": 0.4}],
             gate={"max_accuracy_drop": 1},
         )
         ratios = folder / "ratios.yaml"
         ratios.write_text("criterion: l2_norm\nratios: {stem.0: 0.25, stage2.1.conv1: 0.5}\n")
+        killed, done_after_kill = _run_killed(_copy(f"sqlite:///{demo_home / 'mlflow.db'}", folder / "killed"), folder)
         patch.setattr(latency_table, "_time", steady_time)
         kinds = _run(
             _copy(first.uri, folder / "kinds"),
@@ -112,7 +121,7 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
                 "regularization": {"kind": "bn_l1", "epochs": 1},
             },
         )
-    return Flows(first, repeated, chained, kinds, lossy)
+    return Flows(first, repeated, chained, kinds, lossy, killed, done_after_kill)
 
 
 def _run(uri: str, **changes: object) -> Flow:
@@ -121,6 +130,37 @@ def _run(uri: str, **changes: object) -> Flow:
     before = run_count(uri)
     comparison = compress(quick_config(uri, **changes))
     return Flow(uri, comparison, before, run_count(uri))
+
+
+KILLED = """
+import sys
+from tests.conftest import quick_config
+from pipelines.flows.compress import compress
+compress(quick_config(sys.argv[1]))
+"""
+
+
+def _run_killed(uri: str, home: Path) -> tuple[Flow, tuple[str, ...]]:
+    """kill -9 while the second of three candidates is trained; then the same again."""
+    from prefect.settings import PREFECT_API_URL
+
+    before = run_count(uri)
+    environ = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": "."}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, uri], cwd=Path(__file__).parents[3], env=environ)
+    deadline = time.monotonic() + 200
+    while not list((home / "work").glob("*/candidate-1/checkpoints/*.ckpt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        prune, finetune = stages.prune, stages._finetune
+        patch.setattr(stages, "prune", lambda request, *rest: done.append(f"prune {request.title}") or prune(request, *rest))
+        patch.setattr(stages, "_finetune", lambda job, m, *rest: done.append(f"train {m.title}") or finetune(job, m, *rest))
+        flow = _run(uri)
+    return Flow(uri, flow.comparison, before, flow.after), tuple(done)
 
 
 def _copy(uri: str, folder: Path) -> str:

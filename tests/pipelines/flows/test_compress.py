@@ -1,5 +1,6 @@
 """The compress flow, for real: once, and every test looks at another side of what it left."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import torch
 from mlflow.entities import Run
 
 from pipelines import registry
-from pipelines.architecture import load_module
+from pipelines.architecture import load_module, stored_tensors, weights_digest
 from pipelines.config import Data as DataSection
 from pipelines.config import Finetune
 from pipelines.data import load_data
-from pipelines.errors import RegistryError
+from pipelines.errors import CandidateError, RegistryError
 from pipelines.flows import stages
 from pipelines.flows.compress import is_retryable
 from pipelines.registry import Store
@@ -97,12 +98,11 @@ def test_runs_have_parent_baseline_candidates_and_the_same_metric_names(flows: F
     parent = client.get_run(comparison.run_id)
     assert parent.info.experiment_id == source.experiment_id
     assert {run.info.status for run in [parent, *runs.values()]} == {"FINISHED"}
-    per_epoch = {"train_loss", "epoch_val_accuracy"}
+    per_epoch = {"train_loss", "epoch_val_accuracy", "learning_rate", "epoch_seconds", "optimizer_steps"}
     names = {frozenset(set(run.data.metrics) - per_epoch) for run in runs.values()}
     assert len(names) == 1
-    assert {"accuracy", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "params", "macs", "size_bytes"} <= set(
-        next(iter(names))
-    )
+    wanted = {"accuracy", "val_accuracy_drop", "latency_p50_ms", "latency_p99_ms", "params", "macs", "size_bytes"}
+    assert wanted <= set(next(iter(names)))
     for row in comparison.rows:
         metrics = runs["baseline" if row.title == "source" else row.title].data.metrics
         assert metrics["accuracy"] == row.test.value
@@ -198,7 +198,7 @@ def test_our_loader_gives_a_module_that_trains_and_can_be_pruned_again(flows: Fl
     assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == row.test.value
     again = pc.prune(module, torch.from_numpy(DATA.train.x[:2]), pc.PruningSpec(ratio=0.3)).model
     assert sum(p.numel() for p in again.parameters()) < row.params
-    curve = finetune(module, DATA, task_of(DATA), Finetune(epochs=1), tmp_path)
+    curve = finetune(module, DATA, task_of(DATA), Finetune(epochs=1), tmp_path).curve
     assert curve[0].train_loss < 1
 
 
@@ -216,6 +216,44 @@ def test_the_same_work_is_not_done_twice(flows: Flows) -> None:
     assert flows.repeated.comparison == flows.first.comparison
     assert flows.repeated.before == flows.repeated.after
     assert flows.first.after[0] == flows.first.before[0] + 5
+
+
+def test_kill_9_in_mid_training_and_the_same_command_end_with_the_same_result(flows: Flows, tmp_path: Path) -> None:
+    first, killed = flows.first.comparison, flows.killed.comparison
+
+    def facts(row: Any) -> dict[str, Any]:
+        return {
+            name: value for name, value in dataclasses.asdict(row).items() if not name.startswith(("latency", "speedup"))
+        }
+
+    assert [facts(row) for row in killed.rows] == [facts(row) for row in first.rows]
+    for version in (2, 3):
+        pair = [
+            _our_module(flow.uri, f"models:/digits-resnet/{version}", tmp_path / str(number) / str(version)).state_dict()
+            for number, flow in enumerate((flows.first, flows.killed))
+        ]
+        assert all(torch.equal(tensor, pair[1][name]) for name, tensor in pair[0].items())
+    mild, bold, hopeless = (row.title for row in first.rows[1:])
+    assert mild not in flows.done_after_kill  # it was finished
+    assert flows.done_after_kill == (f"train {bold}", f"train {hopeless}")  # and all had been pruned
+
+
+def test_a_killed_flow_leaves_no_run_open_once_it_was_done_again(flows: Flows) -> None:
+    uri, comparison = flows.killed.uri, flows.killed.comparison
+    found = Store(uri).client.search_runs([comparison.experiment_id], "tags.`compression.key` != ''")
+    statuses = [run.info.status for run in found]
+    assert sorted(statuses) == ["FINISHED"] * 5 + ["KILLED"] * 5
+    assert flows.killed.after[0] == flows.killed.before[0] + 10
+    reasons = {run.data.tags["compression.failure"] for run in found if run.info.status == "KILLED"}
+    assert reasons == {"its process ended without a word; the same work was taken up again"}
+    for title, run in children(uri, comparison).items():
+        if title != "baseline":
+            client = Store(uri).client
+            history = {key: client.get_metric_history(run.info.run_id, key) for key in ("train_loss", "learning_rate")}
+            assert {key: sorted(m.step for m in metrics) for key, metrics in history.items()} == {
+                "train_loss": [1, 2],
+                "learning_rate": [1, 2],
+            }
 
 
 def test_other_work_is_not_taken_for_the_same(own_copy: str, tmp_path: Path) -> None:
@@ -239,10 +277,84 @@ def test_a_version_can_be_compressed_again(flows: Flows, tmp_path: Path) -> None
     assert comparison.source == "models:/digits-resnet/2"
     assert row.version == 4
     assert row.params < flows.first.comparison.rows[1].params
-    assert comparison.rows[0].test.value == flows.first.comparison.rows[1].test.value
+    assert comparison.rows[0].test.value == pytest.approx(
+        1 - flows.first.comparison.rows[1].test.value, abs=1e-6
+    )  # its errors
     module = _our_module(uri, "models:/digits-resnet/4", tmp_path)
-    assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == row.test.value
+    assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == pytest.approx(1 - row.test.value, abs=1e-6)
     assert Store(uri).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
+
+
+def test_the_primary_metric_of_a_task_of_one_s_own_is_used_everywhere(flows: Flows, tmp_path: Path) -> None:
+    uri, comparison = flows.chained.uri, flows.chained.comparison
+    source, row = comparison.rows
+    assert (row.metric, row.higher_is_better) == ("error_rate", False)
+    assert row.test.drop == pytest.approx(row.test.value - source.test.value)  # more errors are worse
+    assert row.test.p_value is not None  # of the losses: nothing says how to resample this metric
+    assert (row.test.drop_low, row.test.agreement) == (None, None)
+    runs = children(uri, comparison)
+    assert set(runs["baseline"].data.metrics) == set(runs[row.title].data.metrics) - {"train_loss", "epoch_val_accuracy"}
+    metrics = runs[row.title].data.metrics
+    assert metrics["error_rate_drop"] == row.test.drop
+    assert metrics["val_error_rate"] == row.validation.value
+    assert "accuracy" not in metrics
+    assert set(Store(uri).client.get_model_version("digits-resnet", "4").tags) >= {"error_rate", "speedup"}
+    judged = json.loads(artifact(uri, runs[row.title].info.run_id, "evaluation.json", tmp_path).read_text())
+    assert (judged["metric"], judged["test"]["value"]) == ("error_rate", row.test.value)
+
+
+def test_each_run_holds_how_its_model_was_judged_and_timed(flows: Flows, tmp_path: Path) -> None:
+    uri, comparison = flows.first.uri, flows.first.comparison
+    for row in comparison.rows:
+        run = children(uri, comparison)["baseline" if row.title == "source" else row.title]
+        folder = tmp_path / row.title
+        folder.mkdir()
+        table = pd.read_csv(artifact(uri, run.info.run_id, "per_class.csv", folder))
+        assert table["samples"].sum() == len(DATA.test)
+        right = (table["recall"] * table["samples"]).sum()
+        assert right / len(DATA.test) == pytest.approx(row.test.value)
+        assert artifact(uri, run.info.run_id, "confusion.png", folder).read_bytes().startswith(b"\x89PNG")
+        layers = pd.read_csv(artifact(uri, run.info.run_id, "layers.csv", folder))
+        assert layers["macs"].sum() == row.macs
+        (timing,) = pd.read_csv(artifact(uri, run.info.run_id, "latency.csv", folder)).to_dict("records")
+        assert timing["p50_ms"] == pytest.approx(row.latency_p50_ms)
+        assert timing["condition"] == "eager, batch 16, 1 thread"
+        assert run.data.tags["compression.weights_digest"] == row.weights_digest
+        assert row.test.agreement == run.data.metrics["agreement"]
+    source, *others = comparison.rows
+    assert (source.test.agreement, source.test.p_value, source.test.drop) == (1, 1, 0)
+    assert len({row.weights_digest for row in comparison.rows}) == len(comparison.rows)
+    hopeless = others[-1]
+    assert hopeless.test.is_real
+    assert hopeless.test.p_value is not None
+    assert hopeless.test.p_value < 1e-6
+    assert hopeless.validation.drop_low is not None
+    assert hopeless.validation.drop_low > 0
+
+
+def test_what_is_registered_is_what_was_measured(flows: Flows, tmp_path: Path) -> None:
+    """The digest of the weights that anyone would load is the one beside the figures."""
+    uri, row = flows.first.uri, flows.first.comparison.rows[1]
+    module = _our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
+    assert weights_digest(stored_tensors(module)) == row.weights_digest
+    store = Store(uri)
+    exported = registry.Exported(registry.resolve(store, f"models:/digits-resnet/{row.version}").model_id or "")
+    registry.check_stored_weights(store, exported, row.weights_digest, "here")
+
+
+def test_other_weights_than_those_measured_are_not_registered(own_copy: str, flows: Flows) -> None:
+    store = Store(own_copy)
+    exported = registry.Exported(registry.resolve(store, "models:/digits-resnet/2").model_id or "")
+    with pytest.raises(CandidateError, match="not those that were measured"):
+        registry.check_stored_weights(store, exported, flows.first.comparison.rows[2].weights_digest, "here")
+
+
+def test_the_source_is_evaluated_once_for_all_flows(flows: Flows) -> None:
+    """Five flows on one data folder: version 1 by classification, version 2 by another task."""
+    home = Path(flows.first.uri.removeprefix("sqlite:///")).parents[1]
+    kept = sorted((home / "evaluations").iterdir())
+    assert len(kept) == 2
+    assert all({file.name for file in folder.iterdir()} == {"test.safetensors", "validation.safetensors"} for folder in kept)
 
 
 def test_what_goes_can_be_named_in_every_way(flows: Flows, tmp_path: Path) -> None:

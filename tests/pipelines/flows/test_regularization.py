@@ -29,13 +29,13 @@ def test_candidates_are_cut_from_a_regularized_copy(store_uri: str, tmp_path: Pa
     job = job_of(strength)
     before = Path(job.model.weights).read_bytes()
     curve: list[Epoch] = []
-    trained = stages.regularize_source(job, curve.append, lambda: False)
+    trained = stages.regularize_source(job, stages.Listeners(on_epoch=curve.append))
     assert [epoch.number for epoch in curve] == [1]
     assert Path(job.model.weights).read_bytes() == before
     assert trained.model == job.model
     assert trained.regularized is not None
     source, copy = load_module(job.model), load_module(trained.regularized)
-    unpenalised = stages.regularize_source(job_of(0), lambda _: None, lambda: False).regularized
+    unpenalised = stages.regularize_source(job_of(0), stages.Listeners()).regularized
     assert unpenalised is not None
     assert scales(copy) < 0.98 * scales(load_module(unpenalised))
     pruned = stages.prune_candidate(trained, job.config.candidates[0])

@@ -17,6 +17,7 @@ from pipelines.registry import Store
 from pipelines.tasks import Classification
 
 TRUST = ("pipelines.models",)
+PICKLED = {"serialization_format": "pickle"}
 X = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
 
 
@@ -85,20 +86,13 @@ def test_a_pickle_is_refused_unopened(store: Store, tmp_path: Path) -> None:
     assert "safetensors" in caught.value.fix
 
 
-def test_a_bare_graph_is_refused(store: Store, tmp_path: Path) -> None:
-    uri = register(store, "graph", tmp_path / "m", serialization_format="pt2", input_example=X)
-    with pytest.raises(SourceError, match="exported graph"):
-        registry.fetch_model(store, registry.resolve(store, uri), tmp_path / "d", trust=TRUST)
-
-
 def test_weights_without_a_factory_need_one_from_the_user(store: Store, tmp_path: Path) -> None:
     from pipelines.architecture import save_weights
 
     torch.manual_seed(0)
     module = digits_resnet(width=8).eval()
     weights = save_weights(module, tmp_path / "weights.safetensors")
-    files = {"extra_files": [str(weights)], "serialization_format": "pt2", "input_example": X}
-    source = registry.resolve(store, register(store, "half", tmp_path / "m", **files))
+    source = registry.resolve(store, register(store, "half", tmp_path / "m", extra_files=[str(weights)], **PICKLED))
     with pytest.raises(SourceError, match="which code builds"):
         registry.fetch_model(store, source, tmp_path / "a", trust=TRUST)
     factory = {"factory": "pipelines.models:digits_resnet", "kwargs": {"width": 8}}

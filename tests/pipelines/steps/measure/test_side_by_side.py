@@ -1,15 +1,20 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
-from pipelines.architecture import ModelRef, save_weights
+from pipelines.architecture import ModelRef, load_module, save_weights, stored_tensors, weights_digest
 from pipelines.config import Data as DataSection
 from pipelines.config import Measure
 from pipelines.data import load_data
+from pipelines.errors import CandidateError
 from pipelines.models import digits_resnet
 from pipelines.records import Condition, Score, Scores
-from pipelines.steps.measure import measure
+from pipelines.report import latency_table
+from pipelines.steps.measure import measure, side_by_side
 from pipelines.steps.prune import Request, describe_source, prune
 from pruning_core import PruningSpec
 
@@ -52,6 +57,45 @@ def test_every_model_is_timed_under_the_same_conditions(tmp_path: Path) -> None:
 def test_more_images_than_there_are_are_made_by_repeating(tmp_path: Path) -> None:
     result = measure({"m": ref(8, tmp_path)}, DATA, Measure(batch_sizes=(len(DATA.test) + 5,), rounds=3, warmup=0))
     assert result["m"].primary.p50_ms > 0
+
+
+def test_a_condition_that_fails_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The primary one first; one engine fails for one of the models."""
+    whole = ref(8, tmp_path)
+
+    def picky(module: nn.Module, batch: torch.Tensor, threads: int) -> Callable[[], object]:
+        if module.head.in_features == 16:
+            raise RuntimeError("no kernel\nfor this")
+        return lambda: module(batch)
+
+    monkeypatch.setitem(side_by_side.ENGINES, "compile", picky)
+    options = Measure(batch_sizes=(4, 2), engines=("eager", "compile"), rounds=3, warmup=0)
+    result = measure({"a": whole, "b": ref(4, tmp_path)}, DATA, options)
+    names = [
+        "eager, batch 4, 1 thread",
+        "eager, batch 2, 1 thread",
+        "compile, batch 4, 1 thread",
+        "compile, batch 2, 1 thread",
+    ]
+    assert [str(timing.condition) for timing in result["b"].timings] == names
+    assert [str(timing.condition) for timing in result["a"].timings] == names[:2]
+    assert result["a"].failures == dict.fromkeys(names[2:], "RuntimeError: no kernel")
+    table = latency_table(result["a"])
+    assert list(table["condition"]) == names
+    assert list(table["failure"]) == ["", "", *["RuntimeError: no kernel"] * 2]
+    with pytest.raises(CandidateError, match="put another engine first"):
+        measure({"a": whole}, DATA, Measure(engines=("compile",), rounds=3))
+
+
+def test_the_digest_is_that_of_the_weights(tmp_path: Path) -> None:
+    source = ref(4, tmp_path)
+    digest = measure({"m": source}, DATA, Measure(batch_sizes=(2,), rounds=3, warmup=0))["m"].weights_digest
+    assert digest == weights_digest(load_file(source.weights)) == weights_digest(stored_tensors(load_module(source)))
+    changed = load_file(source.weights)
+    changed["head.bias"][3] += 1e-3
+    assert weights_digest(changed) != digest
+    renamed = {name.replace("head", "tail"): tensor for name, tensor in load_file(source.weights).items()}
+    assert weights_digest(renamed) != digest
 
 
 def test_pruning_writes_a_plan_and_smaller_weights(tmp_path: Path) -> None:

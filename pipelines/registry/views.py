@@ -1,0 +1,86 @@
+"""Dashboards in an experiment, and links to them where people look: its note, the parent run, the registered model."""
+
+import time
+
+from mlflow.exceptions import MlflowException
+
+from pipelines import dashboard, lineage
+from pipelines.errors import RegistryError, SourceError
+from pipelines.names import did_you_mean
+from pipelines.registry.naming import quoted
+from pipelines.registry.store import Store, mlflow_errors
+
+NOTE = "mlflow.note.content"
+BEGIN, END = "<!-- secateur dashboard -->", "<!-- /secateur dashboard -->"
+
+
+def publish_dashboard(store: Store, name: str, experiment_id: str) -> dict[str, str]:
+    """Write the views of an experiment, or write them anew; links go into its note and the registered model's text.
+
+    Returns the names of the views and their paths in the MLflow UI. What a person wrote beside our links stays.
+    Raises RegistryError where the experiment holds no finished compression.
+    """
+    with mlflow_errors("the dashboard cannot be published", f"experiment {experiment_id}"):
+        experiment = store.client.get_experiment(experiment_id)
+        metric, parent, baseline = _latest(store, experiment_id, name)
+        views = [dashboard.view_of(metric, None, baseline), dashboard.view_of(metric, parent, baseline)]
+        now = int(time.time() * 1000)
+        for view in views:
+            store.client.set_experiment_tag(experiment_id, *view.as_tag(now))
+        paths = {view.name: dashboard.view_path(experiment_id, view.key) for view in views}
+        links = "Dashboards: " + ", ".join(f"[{title}]({path})" for title, path in paths.items())
+        store.client.set_experiment_tag(experiment_id, NOTE, with_links(experiment.tags.get(NOTE, ""), links))
+        description = store.client.get_registered_model(name).description or ""
+        if (text := with_links(description, links)) != description:
+            store.client.update_registered_model(name, text)
+    return paths
+
+
+def with_links(text: str, links: str) -> str:
+    """`text` with one block of ours, where the last one stood or at its end."""
+    block = f"{BEGIN}\n{links}\n{END}"
+    before, begun, rest = text.partition(BEGIN)
+    if begun and END in rest:
+        return before + block + rest.partition(END)[2]
+    return f"{text}\n\n{block}" if text else block
+
+
+def experiments_with_compressions(store: Store, name: str) -> tuple[str, ...]:
+    """Ids of the experiments that hold compressions of a registered model, the latest first. Raises RegistryError."""
+    with mlflow_errors("the compressions cannot be searched", name):
+        _check_known(store, name)
+        runs = {version.run_id for version in store.client.search_model_versions(f"name={quoted(name)}") if version.run_id}
+        found: dict[str, int] = {}
+        for run_id in runs:
+            try:
+                run = store.client.get_run(run_id)
+            except MlflowException:
+                continue  # deleted for good
+            if lineage.KIND in run.data.tags:
+                found[run.info.experiment_id] = max(found.get(run.info.experiment_id, 0), run.info.start_time)
+    if not found:
+        where = f"registered model {name!r}"
+        raise SourceError("it has no compressed versions yet", where, "run `secateur compress` first")
+    return tuple(sorted(found, key=lambda key: -found[key]))
+
+
+def _check_known(store: Store, name: str) -> None:
+    try:
+        store.client.get_registered_model(name)
+    except MlflowException as exc:
+        if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        known = [model.name for model in store.client.search_registered_models()]
+        raise SourceError("there is no registered model of that name", repr(name), did_you_mean(name, known)) from exc
+
+
+def _latest(store: Store, experiment_id: str, name: str) -> tuple[str, str, str]:
+    """The primary metric, and the ids of the parent and the baseline run, of the last compression that ended well."""
+    found = f"tags.`{lineage.KIND}` = 'baseline' and tags.`{lineage.SOURCE}` LIKE {quoted(f'models:/{name}/%')}"
+    for run in store.client.search_runs([experiment_id], found, order_by=["attributes.start_time DESC"], max_results=50):
+        for metric in run.data.metrics:
+            if lineage.DROP.format(metric) in run.data.metrics and not metric.startswith(lineage.of_validation("")):
+                return metric, run.data.tags["mlflow.parentRunId"], run.info.run_id
+    raise RegistryError(
+        f"no compression of {name!r} is recorded there", f"experiment {experiment_id}", "run `secateur compress` first"
+    )

@@ -1,0 +1,57 @@
+"""The rows that a layer learns from: inputs and wanted answers at sampled positions, every fifth one held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning_core.compensation.kernel import regress_rows
+from pruning_core.compensation.regression import Rectified, Solution, regress
+from pruning_core.observe.gram import Gram
+
+HELD_OUT = 5  # every fifth row chooses the ridge and nothing else
+
+
+class Rows:
+    """Rows of a layer, those to learn from and those held out: as they are, as sums, or both.
+
+    slope [O] of all groups: what multiplies the answers before the ReLU. `whole`: the rows themselves are solved over.
+    """
+
+    def __init__(self, groups: int, slope: Tensor, *, relu: bool, whole: bool) -> None:
+        self.slope, self.relu, self.whole = slope.view(groups, 1, -1), relu, whole
+        self.sums = (Gram(), Gram())
+        self.parts: tuple[list[Rectified], list[Rectified]] = ([], [])
+        self.seen = 0
+
+    def add(self, x: Tensor, y: Tensor, base: Tensor) -> None:
+        """x [G, N, K], y [G, N, O], base [G, N or 1, O]"""
+        held = (torch.arange(x.shape[1]) + self.seen) % HELD_OUT == HELD_OUT - 1
+        self.seen += x.shape[1]
+        for gram, kept, part in zip(self.sums, self.parts, (~held, held), strict=True):
+            if not bool(part.any()):
+                continue
+            if not self.whole:
+                gram.add(x[:, part], y[:, part])
+            if self.whole or self.relu:
+                kept.append(Rectified(x[:, part], y[:, part], self.slope, base[:, part] if base.shape[1] > 1 else base))
+
+    def solve(self, weight: Tensor, constant: Tensor | None) -> Solution | None:
+        """The regression that starts at weight [G, K, O] and constant [G, 1, O]; None where there is too little data."""
+        if self.seen < HELD_OUT:
+            return None
+        if self.whole:
+            learn, check = map(_joined, self.parts)
+            for parts in self.parts:
+                parts.clear()
+            return regress_rows(learn, check, weight.float(), constant, relu=self.relu)
+        start = weight.double() if constant is None else torch.cat([weight.double(), constant.double()], dim=1)
+        return regress(*self.sums, start, *self.parts)
+
+
+def _joined(parts: Sequence[Rectified]) -> Rectified:
+    base = parts[0].base if parts[0].base.shape[1] == 1 else torch.cat([part.base for part in parts], dim=1)
+    x, y = (torch.cat(tensors, dim=1) for tensors in zip(*((part.x, part.y) for part in parts), strict=True))
+    return Rectified(x, y, parts[0].slope, base)

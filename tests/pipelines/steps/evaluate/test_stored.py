@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.config import Data as DataSection
+from pipelines.data import load_data
+from pipelines.evaluations import evaluation_folder
+from pipelines.models import digits_resnet
+from pipelines.steps.evaluate import Evaluations, assess_all, evaluate, load_evaluation, remembered
+from pipelines.tasks import Classification, Regression
+from tests.pipelines.tasks.detection import Detection
+
+DATA = load_data(DataSection())
+TASK = Classification(10)
+
+
+@pytest.fixture(scope="module")
+def made() -> Evaluations:
+    torch.manual_seed(0)
+    return assess_all(digits_resnet(width=4), DATA, TASK, batch_size=100)
+
+
+def test_one_pass_gives_the_same_numbers_whatever_the_batch(made: Evaluations) -> None:
+    torch.manual_seed(0)
+    module = digits_resnet(width=4)
+    assert made.test.metrics["accuracy"] == evaluate(module, DATA.test, TASK)["accuracy"]
+    assert set(made.test.metrics) == {"accuracy", "top5_accuracy", "calibration_error"}
+    assert len(made.validation) == len(DATA.validation)
+    with torch.no_grad():
+        torch.testing.assert_close(made.test.kept["logits"], module(torch.from_numpy(DATA.test.x)))  # in their order
+    assert made.test.kept["target"].tolist() == DATA.test.y.tolist()
+
+
+def test_evaluated_once_and_found_again(made: Evaluations, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def make() -> Evaluations:
+        calls.append(1)
+        return made
+
+    folder = tmp_path / "a" / "b"
+    for _ in range(3):
+        found = remembered(folder, make)
+    assert len(calls) == 1
+    assert found.test.metrics == made.test.metrics
+    assert torch.equal(found.validation.kept["logits"], made.validation.kept["logits"])
+    assert load_evaluation(folder, "test").metrics == made.test.metrics
+    file = folder / "test.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])  # cut in half
+    assert remembered(folder, make).test.metrics == made.test.metrics
+    assert len(calls) == 2
+    assert not list(folder.parent.glob("*.part"))
+
+
+def test_another_question_is_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SECATEUR_HOME", str(tmp_path))
+    asked = [
+        ("models:/m/1", "w", "d", TASK),
+        ("models:/m/2", "w", "d", TASK),
+        ("models:/m/1", "v", "d", TASK),
+        ("models:/m/1", "w", "e", TASK),
+        ("models:/m/1", "w", "d", Classification(11)),
+        ("models:/m/1", "w", "d", Regression("r2")),
+        ("models:/m/1", "w", "d", Detection(1)),
+        ("models:/m/1", "w", "d", Detection(2)),
+    ]
+    folders = [evaluation_folder(*question) for question in asked]
+    assert len(set(folders)) == len(asked)
+    assert folders == [evaluation_folder(*question) for question in asked]
+    assert evaluation_folder("models:/m/1", "w", "d", Detection(1)) == folders[6]  # no address in memory
+    assert all(folder.is_relative_to(tmp_path) for folder in folders)

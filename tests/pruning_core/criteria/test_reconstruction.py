@@ -1,0 +1,67 @@
+"""What is chosen to go is what the whole kernel of a consumer cannot mend."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pruning_core.calibration import Calibration
+from pruning_core.coupling.analysis import Decisions, resolve
+from pruning_core.coupling.groups import channel_groups
+from pruning_core.damage import Damages
+from pruning_core.inputs import ExampleInputs
+from pruning_core.observe import moments
+from pruning_core.observe.calls import layer_calls
+from pruning_core.observe.moments import input_moments
+from pruning_core.study import study
+
+
+def shifted_net() -> nn.Sequential:
+    """Channel 1 is channel 0, one pixel later; channels 2 and 3 are inputs of their own. All are read much alike."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Conv2d(4, 3, 3, padding=1, bias=False)).eval()
+    with torch.no_grad():
+        net[0].weight[:] = 0
+        net[0].weight[0, 0, 1, 1] = net[0].weight[1, 0, 1, 0] = net[0].weight[2, 1, 1, 1] = net[0].weight[3, 2, 1, 1] = 1
+        net[1].weight[:, 1] = 0
+        net[1].weight[:, 1, 1, 1] = torch.tensor([0.5, -0.5, 0.5])  # at the borders too, 0 can stand in for it
+    return net
+
+
+def damages(net: nn.Module, x: torch.Tensor, *, compared: bool) -> torch.Tensor:
+    subject = study(net, ExampleInputs.of(x[:2]))
+    groups = [g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason]
+    (found,) = Damages(subject, Calibration(x)).of(groups, compared=compared).values()
+    return torch.from_numpy(found)
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_a_shifted_copy_goes_for_nothing(compared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    damage = damages(shifted_net(), x, compared=compared)
+    assert int(damage.argmin()) in {0, 1}
+    assert float(damage.min()) < 0.02 * float(damage.median())  # all that is left is the ridge's
+    monkeypatch.setattr(moments, "MAX_UNFOLDED", 0)  # position by position, it is nobody's copy
+    damage = damages(shifted_net(), x, compared=compared)
+    assert float(damage.min()) > 0.2 * float(damage.median())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_unfolded_moments_are_those_of_the_windows(groups: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, groups=groups)).eval()
+    x = torch.randn(5, 4, 7, 6)
+    trace = study(net, ExampleInputs.of(x)).trace
+    (gram,) = input_moments(net, trace, Calibration(x), unfolded=True).values()
+    windows = F.unfold(x, (3, 2), padding=1, stride=2).reshape(5, groups, -1, 4 * 4).permute(1, 0, 3, 2).flatten(1, 2)
+    with_one = torch.cat([windows, torch.ones(groups, windows.shape[1], 1)], dim=2).double()
+    torch.testing.assert_close(gram.xx, with_one.transpose(1, 2) @ with_one, rtol=1e-5, atol=1e-4)
+
+
+def test_depthwise_and_wide_kernels_are_seen_channel_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "MAX_UNFOLDED", 4 * 9)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 3), nn.Conv2d(2, 2, 1)).eval()
+    x = torch.randn(2, 4, 9, 9)
+    trace = study(net, ExampleInputs.of(x)).trace
+    grams = input_moments(net, trace, Calibration(x), unfolded=True)
+    assert [grams[call.op.index].xx.shape[1] - 1 for call in layer_calls(trace)] == [36, 1, 8, 2]
