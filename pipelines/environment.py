@@ -17,6 +17,7 @@ DEFAULTS = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # we show errors; its UI gets all from INFO up
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # an unreachable server is reported within a minute
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }

@@ -62,6 +62,7 @@ def mlflow_url(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         patch.setenv(environment.HOME_VARIABLE, str(folder))
         patch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")  # to a receiver on this machine
         patch.setenv("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true")
+        patch.setenv("MLFLOW_WEBHOOK_CACHE_TTL", "1")  # seconds; by default, a new webhook is seen after a minute
         patch.setenv("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", base64.urlsafe_b64encode(bytes(range(32))).decode())
         with mlflow_server(f"sqlite:///{folder / 'mlflow.db'}", free_port()) as server:
             yield server.ready()

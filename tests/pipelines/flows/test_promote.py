@@ -148,6 +148,7 @@ def test_a_deployments_run_is_suspended_until_somebody_answers(
     prefect: None, store: Store, model: str, approve: bool
 ) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import Pause
     from prefect.flow_engine import run_flow
     from prefect.input import keyset_from_paused_state
 
@@ -172,7 +173,8 @@ def test_a_deployments_run_is_suspended_until_somebody_answers(
             return json.loads(description)
 
     run = asyncio.run(submit())
-    run_flow(promote, flow_run=asyncio.run(read(run.id)), parameters={"config": asked}, return_type="state")
+    with pytest.raises(Pause):  # ends the process in which a worker runs it
+        run_flow(promote, flow_run=asyncio.run(read(run.id)), parameters={"config": asked}, return_type="state")
     assert asyncio.run(read(run.id)).state.name == "Suspended"
     assert aliases(store, model)["champion"] == 1
     assert "It passes every gate." in asyncio.run(resume(run.id))
@@ -191,12 +193,13 @@ from pipelines import registry
 from pipelines.errors import PromotionError
 uri, name, me, folder = sys.argv[1:]
 store, wins, told = registry.open_store(uri), 0, 0
-pathlib.Path(folder, me).touch()
-while len(list(pathlib.Path(folder).iterdir())) < 2:
-    time.sleep(0.01)
-for _ in range(12):
+for number in range(8):
     try:
         before = registry.standing(store, name, registry.Aliases())
+        if number == 0:  # both have compared with the same champion
+            pathlib.Path(folder, me).touch()
+            while len(list(pathlib.Path(folder).iterdir())) < 2:
+                time.sleep(0.01)
         registry.promote_version(before, {1: 2, 2: 3, 3: 1}[before.champion], registry.Aliases(), by=me, why="race")
         wins += 1
     except PromotionError as exc:
@@ -214,11 +217,11 @@ def test_of_two_processes_at_once_one_wins_and_the_other_is_told(store: Store, m
     ]
     outputs = [racer.communicate(timeout=120) for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0], outputs
-    wins = {me: int(out.split()[0]) for me, (out, _) in zip(("one", "two"), outputs, strict=True)}
-    told = sum(int(out.split()[1]) for out, _ in outputs)
+    wins = {me: int(out.split()[-2]) for me, (out, _) in zip(("one", "two"), outputs, strict=True)}
+    told = sum(int(out.split()[-1]) for out, _ in outputs)
     entries = registry.read_ledger(registry.open_ledger(store, model))
-    assert len(entries) == sum(wins.values()) == 24 - told
-    assert told > 0  # or they never met
+    assert len(entries) == sum(wins.values()) == 16 - told
+    assert told > 0  # at least in the first round
     assert {me: sum(e.by == me for e in entries) for me in wins} == wins
     assert [e.number for e in entries] == list(range(1, len(entries) + 1))
     champions = [1, *(e.to for e in entries)]
