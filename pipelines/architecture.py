@@ -5,7 +5,6 @@ a factory (nothing is unpickled, its code is imported), an exported graph (no co
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,8 @@ from torch import Tensor, nn
 import pruning_core as pc
 from pipelines.errors import SourceError, StorageError
 from pipelines.exported_graph import first_line, load_graph
+from pipelines.imports import PICKLE, trusted
 from pruning_core.twin import named_tensors
-
-PICKLE = "pickle"  # among the trusted: what is stored as a pickle may be opened, which runs code out of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,28 +111,8 @@ def digest_of(path: Path) -> str:
 
 
 def trusted_factory(path: str, trust: Sequence[str]) -> Callable[..., object]:
-    """The function at `package.module:name`, if it is below a trusted import path. Importing runs code."""
-    module_name, _, name = path.partition(":")
-    if not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
-        raise SourceError(f"{path!r} is no factory", "the model's architecture", "write it as package.module:function")
-    if not is_below(module_name, trust):
-        raise SourceError(
-            f"the model wants to run {path!r}, which is not trusted",
-            f"source.trust = {json.dumps(list(trust))}",
-            f"if you know that code, add {module_name!r} to source.trust; importing it runs it",
-        )
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as exc:
-        raise SourceError(
-            f"the model's factory {path!r} cannot be imported: {exc}",
-            "this environment",
-            "install the package it is in, or run secateur in the folder where it lies",
-        ) from exc
-    # a trusted module may have imported anything: only what was defined below a trusted path counts
-    if not callable(factory) or not is_below(getattr(factory, "__module__", None) or "", trust):
-        raise SourceError(f"{path!r} is no function of a trusted module", "the model's architecture", "name its factory")
-    return factory  # type: ignore[no-any-return]
+    """The function at `package.module:name`, below a trusted import path. Importing runs code. Raises SourceError."""
+    return trusted(path, trust, "source.trust", SourceError, who="the model")
 
 
 def unpickle(path: Path, trust: Sequence[str]) -> nn.Module:
@@ -192,9 +170,3 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor], ref: ModelRef) -> No
             ref.factory or ref.program or ref.pickled or "",
             "name its own factory and kwargs",
         ) from exc
-
-
-def is_below(module_name: str, trust: Sequence[str]) -> bool:
-    """Is that module a trusted one, or part of a trusted package?"""
-    prefixes = [prefix for prefix in trust if prefix != PICKLE]
-    return any(module_name == prefix or module_name.startswith(f"{prefix}.") for prefix in prefixes)

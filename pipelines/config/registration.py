@@ -92,7 +92,9 @@ class Promotion(Section):
     lease_minutes: float = Field(
         default=30.0, ge=1, description="how long a promotion may hold the model if its process dies; it ends sooner itself"
     )
-    copy_to: CopyTo | None = None
+    copy_to: CopyTo | None = Field(
+        default=None, description="where a promoted version is copied to as well; default: nowhere"
+    )
 
     @field_validator("champion", "previous")
     @classmethod

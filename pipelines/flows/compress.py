@@ -159,7 +159,7 @@ def _compress(job: Job, runs: Runs) -> Comparison:
     models, failures = _collect(job, runs, pruned, tuned)
 
     latencies = measure_latency(job, [baseline, *models])  # nothing trains any more
-    comparison = compare(job.source.uri, [baseline, *models], latencies, job.task, job.config.gate.max_accuracy_drop)
+    comparison = compare(job.source.uri, [baseline, *models], latencies, job.task)
     rules = job.config.registration
     comparison = judge(comparison, job.config.gate, rules.objective, job.config.source.trust)
     comparison = replace(

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from pipelines.architecture import trusted_factory
-from pipelines.errors import ConfigError, SourceError
+from pipelines.errors import ConfigError
+from pipelines.imports import trusted
 from pipelines.promotion.facts import Facts
 
 SLACK = 1e-9  # 0.98 - 0.96 is more than 0.02 in floating point
@@ -48,12 +48,8 @@ def failures_of(limits: Limits, candidate: Facts, source: Facts, trust: Sequence
 
 
 def gate_function(path: str, trust: Sequence[str]) -> GateFunction:
-    """The user's function at `package.module:name`, which must lie below a trusted import path. Importing runs code."""
-    try:
-        return trusted_factory(path, trust)  # type: ignore[return-value]
-    except SourceError as exc:
-        what = exc.what.replace("the model wants to run", "the gate wants to run").replace("the model's factory", "the gate")
-        raise ConfigError(what, f"gate.function = {path!r}, source.trust = {list(trust)}", exc.fix) from exc
+    """The user's function at `package.module:name`, below a trusted import path. Importing runs code. Raises ConfigError."""
+    return trusted(path, trust, "source.trust", ConfigError, who="the gate")
 
 
 def _ask(path: str, function: GateFunction, candidate: Facts, source: Facts) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from mlflow.models import Model
 
 from pipelines import lineage
-from pipelines.architecture import PICKLE, ModelRef, load_module, save_tensors, save_weights, unpickle
+from pipelines.architecture import ModelRef, load_module, save_tensors, save_weights, unpickle
 from pipelines.errors import SourceError
 from pipelines.exported_graph import (
     TOLERANCE,
@@ -22,6 +22,7 @@ from pipelines.exported_graph import (
     is_training_form,
     read_program,
 )
+from pipelines.imports import PICKLE
 
 REGISTER_AGAIN = (
     "register it with its weights as safetensors in extra_files and metadata={'architecture': "

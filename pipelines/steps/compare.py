@@ -1,4 +1,4 @@
-"""One row per model, the gate, and the choice of the best."""
+"""One row per model: what it costs, how good it is, and what that is against the source."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class Row:
     speedup_low: float  # its confidence interval
     speedup_high: float
     is_noisy: bool  # it is open whether this model is faster than another one of the comparison
-    passed: bool
-    verdict: str
+    passed: bool = False  # the gates; the source always does
+    verdict: str = ""  # why not
     peak_memory_bytes: int | None = None
     energy_mj: float | None = None  # of one call
     weights_digest: str = ""  # of the weights that were evaluated and timed
@@ -68,32 +68,15 @@ class Comparison:
     experiment_id: str | None = None
 
 
-def compare(
-    source: str, models: Sequence[CompressedModel], latencies: Sequence[Latency], task: Task, max_drop: float
-) -> Comparison:
-    """`models` and `latencies` in the same order, the source first.
-
-    The gate and the choice of the best see the validation split only, so the test figures in the table stay honest.
-    """
-    rows = tuple(_row(model, latency, models[0], task, max_drop) for model, latency in zip(models, latencies, strict=True))
-    return Comparison(source=source, rows=rows, challenger=best_of(rows))
+def compare(source: str, models: Sequence[CompressedModel], latencies: Sequence[Latency], task: Task) -> Comparison:
+    """`models` and `latencies` in the same order, the source first. Nothing is judged yet: see `pipelines.promotion`."""
+    rows = tuple(_row(model, latency, models[0], task) for model, latency in zip(models, latencies, strict=True))
+    return Comparison(source=source, rows=rows)
 
 
-def best_of(rows: Sequence[Row]) -> str | None:
-    """The title of the fastest candidate that passed; the first row is the source. Equal speed: validation decides."""
-    passed = [row for row in rows[1:] if row.passed]
-    best = min(passed, key=lambda row: (row.latency_p50_ms, row.validation.drop), default=None)
-    return best.title if best else None
-
-
-def _row(model: CompressedModel, latency: Latency, baseline: CompressedModel, task: Task, max_drop: float) -> Row:
+def _row(model: CompressedModel, latency: Latency, baseline: CompressedModel, task: Task) -> Row:
     assert model.scores is not None, model.title  # every model has been evaluated by now
     scores, timing = model.scores, latency.primary
-    drop = scores.validation.drop
-    passed = drop <= max_drop + 1e-9
-    verdict = (
-        "source" if model is baseline else "passed" if passed else f"lost {drop:.3f} on validation, allowed {max_drop:g}"
-    )
     return Row(
         title=model.title,
         method=model.method,
@@ -121,8 +104,6 @@ def _row(model: CompressedModel, latency: Latency, baseline: CompressedModel, ta
         speedup_low=timing.speedup_low,
         speedup_high=timing.speedup_high,
         is_noisy=timing.is_noisy,
-        passed=passed,
-        verdict=verdict,
         peak_memory_bytes=latency.peak_memory_bytes,
         energy_mj=latency.energy_mj,
         weights_digest=scores.weights_digest,

@@ -1,12 +1,11 @@
 """A task by the name that a recipe gives it."""
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from pipelines.architecture import is_below
 from pipelines.data import Data
 from pipelines.errors import ConfigError
+from pipelines.imports import trusted
 from pipelines.names import did_you_mean
 from pipelines.tasks.classification import Classification
 from pipelines.tasks.regression import Regression
@@ -63,20 +62,10 @@ def task_of(data: Data, request: TaskRequest | None = None, trust: Sequence[str]
 
 
 def _own_class(path: str, trust: Sequence[str]) -> type[Task]:
-    module_name, _, name = path.partition(":")
-    where = f"task {path!r}"
-    if not is_below(module_name, trust):
-        raise ConfigError(
-            "its code is not trusted", where, f"if you know it, add {module_name!r} to source.trust; importing it runs it"
-        )
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as exc:
-        fix = "install the package it is in, or run secateur in the folder where it lies"
-        raise ConfigError(f"it cannot be imported: {exc}", where, fix) from exc
-    # a trusted module may have imported anything: only what was defined below a trusted path counts
-    if not (isinstance(found, type) and issubclass(found, Task) and is_below(found.__module__, trust)):
-        raise ConfigError("it is no task", where, "name a class of that module that derives from pipelines.tasks.Task")
+    found = trusted(path, trust, "source.trust", ConfigError, who="the task")
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        fix = "name a class of that module that derives from pipelines.tasks.Task"
+        raise ConfigError("it is no task", f"task {path!r}", fix)
     return found
 
 

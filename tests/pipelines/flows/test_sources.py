@@ -29,6 +29,7 @@ from pipelines.architecture import load_module
 from pipelines.errors import ConfigError
 from pipelines.exported_graph import ExportedGraph
 from pipelines.flows import stages
+from pipelines.promotion import judge
 from pipelines.registry import Store
 from pipelines.steps.compare import Row, compare
 from tests.conftest import quick_config, run_count
@@ -141,9 +142,9 @@ def by_hand(uri: str, folder: Path, **changes: Any) -> Compressed:
     title = config.candidates[0].title
     with registry.open_runs(job.store, job.source, [title], job.data, experiment=None, tags={}) as runs:
         pruned = stages.prune_candidate(job, config.candidates[0])
-        models = [stages.evaluate_source(job), stages.finetune_candidate(job, runs, pruned, lambda _: None, lambda: False)]
+        models = [stages.evaluate_source(job), stages.finetune_candidate(job, runs, pruned, stages.Listeners())]
         latencies = stages.measure_latency(job, models)
-        rows = compare(job.source.uri, models, latencies, config.gate.max_accuracy_drop).rows
+        rows = judge(compare(job.source.uri, models, latencies, job.task), config.gate, "knee").rows
         rows = tuple(
             stages.register_candidate(job, runs, rows[0], model, latency, row)
             for model, latency, row in zip(models, latencies, rows, strict=True)
@@ -158,10 +159,10 @@ def images(world: World) -> tuple[Any, Any]:
 
 def test_a_graph_without_code_is_pruned_and_trained(world: World) -> None:
     source, candidate = world.first.rows
-    assert source.accuracy > 0.97
+    assert source.test.value > 0.97
     assert candidate.channels_removed == pytest.approx(0.4, abs=0.05)
     assert candidate.params < 0.55 * source.params
-    assert candidate.accuracy > 0.95
+    assert candidate.test.value > 0.95
     assert candidate.version == 2
     assert isinstance(load_module(world.first.job.model), ExportedGraph)
 

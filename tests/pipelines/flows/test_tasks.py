@@ -13,6 +13,7 @@ from pipelines.config import CompressConfig, Finetune
 from pipelines.data import load_data
 from pipelines.flows import stages
 from pipelines.models import small_resnet
+from pipelines.promotion import judge
 from pipelines.registry import Store
 from pipelines.steps.compare import compare
 from pipelines.steps.finetune import finetune
@@ -60,10 +61,10 @@ def test_a_regression_is_judged_by_its_own_metrics(config: CompressConfig, tmp_p
     with registry.open_runs(job.store, job.source, [candidate.title], job.data, experiment=None, tags={}) as runs:
         source = stages.evaluate_source(job)
         pruned = stages.prune_candidate(job, candidate)
-        tuned = stages.finetune_candidate(job, runs, pruned, lambda _: None, lambda: False)
+        tuned = stages.finetune_candidate(job, runs, pruned, stages.Listeners())
         models = [source, tuned]
         latencies = stages.measure_latency(job, models)
-        comparison = compare(job.source.uri, models, latencies, job.task, config.gate.max_accuracy_drop)
+        comparison = judge(compare(job.source.uri, models, latencies, job.task), config.gate, "knee")
         for model, latency, row in zip(models, latencies, comparison.rows, strict=True):
             stages.register_candidate(job, runs, comparison.rows[0], model, latency, row)
         stages.publish(job, runs, comparison)

@@ -5,6 +5,8 @@ import pytest
 
 from pipelines import report
 from pipelines.architecture import ModelRef
+from pipelines.config import Gate
+from pipelines.promotion import judge
 from pipelines.records import CompressedModel, Condition, Latency, Primary, Score, Scores, Size, Timing
 from pipelines.steps.compare import Comparison, compare
 from pipelines.tasks import Classification
@@ -46,7 +48,8 @@ def latency(p50: float) -> Latency:
 
 def comparison(*candidates: tuple[CompressedModel, float], drop: float = 0.02) -> Comparison:
     models = [(model("source", 0.98, 0.95), 8.0), *candidates]
-    return compare("models:/m/1", [m for m, _ in models], [latency(p50) for _, p50 in models], Classification(10), drop)
+    result = compare("models:/m/1", [m for m, _ in models], [latency(p50) for _, p50 in models], Classification(10))
+    return judge(result, Gate(max_accuracy_drop=drop), "latency")
 
 
 def test_factors_and_shares() -> None:
