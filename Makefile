@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BENCH  := .venv-bench
 BENCHED := $(BENCH)/.installed
 
-.PHONY: help setup demo ui test check bench-accuracy bench-coverage bench-engine bench-pipeline clean
+.PHONY: help setup demo ui test check browser bench-accuracy bench-coverage bench-engine bench-pipeline clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,14 @@ check: $(STAMP) ## lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 4
 
-test: check ## all checks and the whole test suite
+test: check browser ## all checks and the whole test suite
 	@$(BIN)/pytest -n 2
+
+browser: # the browser tests want Chromium; where it cannot be had they are skipped, and say so
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing chromium for the browser tests ..." && \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1; } || \
+	  echo "there is no Chromium: the browser tests will be skipped"
 
 $(BENCHED): $(STAMP) tests/bench/requirements.txt
 	$(BIN)/python -m venv $(BENCH)

@@ -20,6 +20,7 @@ from pipelines.config import Candidate, CompressConfig
 from pipelines.environment import work_folder
 from pipelines.errors import CandidateError
 from pipelines.flows import stages
+from pipelines.flows.events import tell_judged
 from pipelines.flows.stages import Job
 from pipelines.flows.work import work_place
 from pipelines.progress import display
@@ -173,6 +174,7 @@ def _compress(job: Job, runs: Runs) -> Comparison:
     comparison = _register_all(job, runs, comparison, [baseline, *models], latencies)
     publish(job, runs, comparison)
     create_markdown_artifact(report.describe_parent(comparison, job.source.name), key="comparison")
+    tell_judged(comparison, job.source.name)
     return comparison
 
 

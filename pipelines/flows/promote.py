@@ -16,6 +16,7 @@ from pipelines.environment import work_folder
 from pipelines.errors import PromotionError
 from pipelines.flows import trial as trials
 from pipelines.flows.compress import step
+from pipelines.flows.events import tell_promoted
 from pipelines.flows.trial import Trial
 from pipelines.registry import decide
 
@@ -91,6 +92,7 @@ def promote(config: PromoteConfig, approved_by: str | None = None, by: str | Non
         target = config.promotion.copy_to
         copied = None if target is None else copy_champion(config, target, name, version, who, why)
         before = trial.standing.champion
+        tell_promoted(name, version, before, trial.summary)
         return Promoted(name=name, version=version, before=before, summary=trial.summary, copied_to=copied)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

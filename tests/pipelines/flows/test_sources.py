@@ -176,7 +176,7 @@ def test_the_description_says_how_the_source_was_had(world: World) -> None:
 def test_a_version_of_a_version_keeps_the_chain(world: World) -> None:
     assert len(world.again.job.model.history) == 1
     assert world.again.rows[1].params < world.again.rows[0].params == world.first.rows[1].params
-    assert world.again.rows[0].accuracy == pytest.approx(world.first.rows[1].accuracy, abs=0.004)
+    assert world.again.rows[0].test.value == pytest.approx(world.first.rows[1].test.value, abs=0.004)
     root = Path(mlflow.artifacts.download_artifacts("models:/bare/3", dst_path=str(world.folder / "third")))
     plans = [json.loads((root / "extra_files" / f"plan-{n}.json").read_text()) for n in (1, 2)]
     assert plans[0] != plans[1]
@@ -226,7 +226,7 @@ def test_the_onnx_forms_are_models_of_their_own(world: World) -> None:
     metrics = run.data.metrics
     assert forms["int8"]["size_bytes"] < 0.6 * forms["onnx"]["size_bytes"]
     assert metrics["int8_accuracy"] == forms["int8"]["accuracy"]["test"]
-    assert metrics["int8_val_accuracy"] > world.first.rows[0].val_accuracy - 0.1
+    assert metrics["int8_val_accuracy"] > world.first.rows[0].validation.value - 0.1
     assert forms["onnx"]["error"] < 1e-4 < forms["int8"]["error"]
 
 
