@@ -118,7 +118,10 @@ def verify(config: PromoteConfig, trial: Trial, folder: Path) -> None:
         raise PromotionError(
             f"the alias means version {version.version}, not {trial.challenger.version}", where, "promote again"
         )
-    ref = _fetch(store, version, config, folder)
+    try:
+        ref = _fetch(store, version, config, folder)
+    except SourceError as exc:
+        raise PromotionError(f"what was promoted cannot be loaded any more: {exc.what}", where, exc.fix) from exc
     digest = registry.folder_digest(folder)
     if digest != trial.digest:
         raise PromotionError(

@@ -147,13 +147,13 @@ def test_the_weights_file_holds_tensors_only(ref: ModelRef) -> None:
         ("os:system", ("pipelines.models",), "not trusted"),
         ("pipelines.models_of_others:make", ("pipelines.models",), "not trusted"),
         ("pipelines.models:small_resnet", (), "not trusted"),
-        ("pipelines.models:nn.Linear", ("pipelines.models",), "no factory"),
-        ("pipelines.models", ("pipelines.models",), "no factory"),
-        ("../x:y", ("pipelines.models",), "no factory"),
+        ("pipelines.models:nn.Linear", ("pipelines.models",), "no import path"),
+        ("pipelines.models", ("pipelines.models",), "no import path"),
+        ("../x:y", ("pipelines.models",), "no import path"),
         ("pipelines.models:nothing", ("pipelines.models",), "cannot be imported"),
         ("pipelines.models.sub:nothing", ("pipelines.models",), "cannot be imported"),
-        ("pipelines.models:nn", ("pipelines.models",), "no function of a trusted module"),
-        ("pipelines.architecture:load_file", ("pipelines.architecture",), "no function of a trusted module"),
+        ("pipelines.models:nn", ("pipelines.models",), "no function or class of a trusted module"),
+        ("pipelines.architecture:load_file", ("pipelines.architecture",), "no function or class of a trusted module"),
     ],
 )
 def test_code_runs_only_from_trusted_places(factory: str, trust: tuple[str, ...], message: str) -> None:

@@ -49,7 +49,7 @@ def test_a_browser_shows_the_points_of_the_comparison(flows: Flows, own_copy: st
         server.ready()
         page.goto(f"{server.url}/{view_path(comparison.experiment_id, 'secateur-latest')}")
         for title in ("latency_p50_ms vs. accuracy", "macs vs. accuracy", "accuracy_drop", "difference to the source"):
-            page.get_by_text(title).first.wait_for(timeout=90_000)
+            page.get_by_text(title).first.wait_for(state="attached", timeout=90_000)
         page.wait_for_function(f"({POINTS})().length >= 2", timeout=90_000)
         by_latency, by_macs = page.evaluate(POINTS)[:2]
         screenshot(page, "dashboard", tmp_path)

@@ -19,7 +19,7 @@ def test_the_chain_reaches_from_the_original_to_the_version(flows: Flows, tmp_pa
     assert (original.source, original.plan_digest) == (None, None)
     assert first.source == original.uri
     assert second.source == first.uri
-    assert second.metrics["accuracy"] == last.test.value
+    assert second.metrics[last.metric] == last.test.value
     assert second.weights_digest == last.weights_digest
     assert second.asked == "0.4"
     assert first.data_digest

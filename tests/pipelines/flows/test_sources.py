@@ -32,6 +32,7 @@ from pipelines.flows import stages
 from pipelines.promotion import judge
 from pipelines.registry import Store
 from pipelines.steps.compare import Row, compare
+from pipelines.steps.prune import primary_of
 from tests.conftest import quick_config, run_count
 
 LOADS_IT = """
@@ -225,7 +226,7 @@ def test_the_onnx_forms_are_models_of_their_own(world: World) -> None:
         assert (found.argmax(1) == y).mean() > 0.9
     metrics = run.data.metrics
     assert forms["int8"]["size_bytes"] < 0.6 * forms["onnx"]["size_bytes"]
-    assert metrics["int8_accuracy"] == forms["int8"]["accuracy"]["test"]
+    assert metrics["int8_accuracy"] == forms["int8"]["primary"]["test"]
     assert metrics["int8_val_accuracy"] > world.first.rows[0].validation.value - 0.1
     assert forms["onnx"]["error"] < 1e-4 < forms["int8"]["error"]
 
@@ -243,16 +244,20 @@ def test_a_form_that_cannot_be_made_is_a_note(world: World, tmp_path: Path, monk
     run_id = first.store.client.create_run(first.runs.experiment_id).info.run_id
     export = registry.Export(run_id=run_id, name="bare", model=model, images=images(world)[0][:7])
     options = first.job.config.export
-    made = exports.export_forms(first.store, export, options, first.job.data, 0.9, tmp_path / "a")
+    made = exports.export_forms(
+        first.store, export, options, first.job.data, first.job.task, exports.Least(0.9, 0.0), tmp_path / "a"
+    )
     assert [form.kind for form in made.forms] == ["pt2"]
     (note,) = made.notes
     assert note == "no ONNX form: torch cannot write the model as ONNX: no ONNX function found for aten.odd"
     assert first.store.client.get_run(run_id).data.tags[lineage.EXPORT_NOTES] == note
     kept, notes = exports._judge(
-        dataclasses.replace(made.forms[0], accuracy=stages.accuracy_of(load_module(model), first.job.data)), 0.999
+        dataclasses.replace(made.forms[0], primary=primary_of(load_module(model), first.job.data, first.job.task)),
+        first.job.task,
+        exports.Least(1.0, 0.001),
     )
     assert not kept
-    assert "the gate wants 0.9990" in notes[0]
+    assert "worse than the source, 0.001 are allowed" in notes[0]
 
 
 def test_what_cannot_be_exported_here_is_known_before_anything_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

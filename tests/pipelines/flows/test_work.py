@@ -12,7 +12,7 @@ from pipelines.architecture import ModelRef
 from pipelines.errors import ConfigError, RegistryError, StorageError, TrainingError
 from pipelines.flows import work
 from pipelines.flows.work import recall, remember, work_place
-from pipelines.records import Accuracy, CompressedModel, Size
+from pipelines.records import CompressedModel, Primary, Score, Scores, Size
 from pipelines.steps.finetune import Epoch
 
 MODEL = CompressedModel(
@@ -24,9 +24,9 @@ MODEL = CompressedModel(
     channels_before=6,
     size=Size(params=10, macs=20, size_bytes=30),
     model=ModelRef(factory="a.b:c", kwargs={"width": 4}, plans=("plan.json",), weights="w.safetensors", trust=("a",)),
-    after_cut=Accuracy(0.1, 0.2),
-    after_pruning=Accuracy(1 / 3, 0.4),
-    accuracy=Accuracy(0.5, 0.6),
+    after_cut=Primary(0.1, 0.2),
+    after_pruning=Primary(1 / 3, 0.4),
+    scores=Scores(validation=Score(value=1 / 3, drop=0.1 + 0.2), test=Score(value=0.6, drop=0.0), weights_digest="d"),
     curve=(Epoch(1, 0.1 + 0.2, 0.9, 1e-3, 10, 1.5), Epoch(2, 1e-300, 1.0)),
     training={"kept_epoch": 2},
 )

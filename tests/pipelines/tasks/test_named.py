@@ -56,8 +56,12 @@ def test_names_and_options() -> None:
         ("segmentation", {"clases": 3}, "correct task.kwargs"),
         ("os.path:join", {}, "add 'os.path' to source.trust"),
         (f"{HERE}:Nothing", {}, "cannot be imported"),
-        (f"{HERE}:DATA", {}, "it is no task"),
-        (f"{HERE}:Classification", {}, "it is no task"),  # imported there, not of a trusted module
+        (f"{HERE}:DATA", {}, "no function or class of a trusted module"),
+        (
+            f"{HERE}:Classification",
+            {},
+            "no function or class of a trusted module",
+        ),  # imported there, not of a trusted module
         (f"{HERE}:Forgetful", {}, "it has no `primary`"),
         (f"{HERE}:Mistaken", {}, "'accuracy' is none of its metrics"),
     ],
