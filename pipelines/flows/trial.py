@@ -12,7 +12,7 @@ from pipelines import registry
 from pipelines.architecture import ModelRef, load_module
 from pipelines.config import PromoteConfig, parse_section
 from pipelines.data import Data, load_data
-from pipelines.errors import ConfigError, PromotionError
+from pipelines.errors import ConfigError, PromotionError, SourceError
 from pipelines.flows.stages import check_data_fits
 from pipelines.promotion import Facts, failures_of
 from pipelines.registry import Aliases, SourceVersion, Standing, Store

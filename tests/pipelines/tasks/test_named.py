@@ -61,7 +61,7 @@ def test_names_and_options() -> None:
             f"{HERE}:Classification",
             {},
             "no function or class of a trusted module",
-        ),  # imported there, not of a trusted module
+        ),  # only imported there
         (f"{HERE}:Forgetful", {}, "it has no `primary`"),
         (f"{HERE}:Mistaken", {}, "'accuracy' is none of its metrics"),
     ],
