@@ -28,9 +28,9 @@ def _charts(metric: str, baseline_run_id: str) -> Iterator[Chart]:
         "PARALLEL",
         RESULTS,
         "all",
-        displayName=f"ratio, cost and {metric}",
-        selectedParams=["ratio"],
-        selectedMetrics=[lineage.MACS_FACTOR, lineage.SPEEDUP, lineage.SIZE_FACTOR, metric],
+        displayName=f"cost and {metric}",
+        selectedParams=[],
+        selectedMetrics=[lineage.PARAMS_FACTOR, lineage.MACS_FACTOR, lineage.SIZE_FACTOR, lineage.SPEEDUP, metric],
         showAllRuns=True,
     )
     yield _bar(lineage.DROP.format(metric), f"{metric} lost against the source")

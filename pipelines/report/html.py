@@ -19,7 +19,7 @@ SOURCE, CANDIDATE, BEST = "#555555", "#1f77b4", "#d62728"
 FIGURE_HEIGHT = 440  # pixels
 READABLE = 20  # classes whose numbers fit into their cells
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1300px; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: 13px; } th, td { padding: .35rem .6rem; border-bottom: 1px solid #ddd; }
 th { text-align: left; } td { text-align: right; white-space: nowrap; } td:first-child, td:last-child { text-align: left; }
 tr.best td { font-weight: 600; } .scroll { overflow-x: auto; } figure { margin: 1.5rem 0; }
@@ -140,12 +140,11 @@ def pareto_figure(comparison: Comparison) -> go.Figure:
 
 def widths_figure(widths: Mapping[str, Sequence[Width]]) -> go.Figure:
     """Channels of each group in the source and in every candidate."""
-    figure = go.Figure()
-    first = next(iter(widths.values()))
-    groups = [width.group for width in first]
-    figure.add_bar(x=groups, y=[width.before for width in first], name="source", marker_color="#cccccc")
+    before = {width.group: width.before for cuts in widths.values() for width in cuts}
+    figure = go.Figure(go.Bar(x=list(before), y=list(before.values()), name="source", marker_color="#cccccc"))
     for title, cuts in widths.items():
-        figure.add_bar(x=[cut.group for cut in cuts], y=[cut.after for cut in cuts], name=title)
+        after = before | {width.group: width.after for width in cuts}  # a group that a plan does not name stays whole
+        figure.add_bar(x=list(after), y=list(after.values()), name=title)
     figure.update_layout(
         title="Channels of every group of coupled layers",
         xaxis={"title": "group, by its first layer"},
