@@ -19,6 +19,8 @@ from pipelines.registry.naming import quoted
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.registry.structure import Allowed, Download, structure_of
 
+NAMED = 10  # versions, in an error message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceVersion:
@@ -57,11 +59,16 @@ def resolve(store: Store, uri: str) -> SourceVersion:
             if number is None:
                 fix = f"{did_you_mean(alias, model.aliases)} Aliases are set on the model's page, or name a version"
                 raise SourceError(f"the model {name!r} has no alias {alias!r}", where, fix)
-        versions = {str(v.version): v for v in client.search_model_versions(f"name={quoted(name)}", max_results=10000)}
-        if str(number) not in versions:
-            known = ", ".join(sorted(versions, key=int))
-            raise SourceError(f"the model {name!r} has no version {number}", where, f"its versions: {known or 'none'}")
-        version = versions[str(number)]
+        try:
+            version = client.get_model_version(name, str(number))
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            newest = client.search_model_versions(f"name={quoted(name)}", max_results=NAMED)
+            known = ", ".join(sorted((str(v.version) for v in newest), key=int))
+            raise SourceError(
+                f"the model {name!r} has no version {number}", where, f"its versions: {known or 'none'}"
+            ) from exc
         origin = version.source or ""
         model_id = origin.removeprefix("models:/") if origin.startswith("models:/m-") else None
         experiment_id = client.get_run(version.run_id).info.experiment_id if version.run_id else None

@@ -20,7 +20,6 @@ from pipelines import lineage
 from pipelines.data import Data
 from pipelines.errors import RegistryError, is_interrupt
 from pipelines.records import Score, Timing
-from pipelines.registry.naming import quoted
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.store import Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
@@ -258,16 +257,27 @@ def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comp
     store.select()
     finished = f"tags.`{lineage.WORK_KEY}` = '{key}' and attributes.status = 'FINISHED'"
     with mlflow_errors("earlier runs cannot be searched", store.uri):
-        kept = {int(version.version) for version in store.client.search_model_versions(f"name={quoted(name)}")}
         for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
             try:
                 text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")
             except (MlflowException, OSError):
                 continue  # its artifacts are gone
             comparison = _comparison_from(json.loads(text))
-            if not comparison.failures and {row.version for row in comparison.rows if row.version} <= kept:
+            if not comparison.failures and all(_is_kept(store, name, row) for row in comparison.rows):
                 return comparison
     return None
+
+
+def _is_kept(store: Store, name: str, row: Row) -> bool:
+    if row.version is None:
+        return True
+    try:
+        store.client.get_model_version(name, str(row.version))
+    except MlflowException as exc:
+        if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _comparison_from(raw: dict[str, object]) -> Comparison:

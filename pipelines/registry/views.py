@@ -1,6 +1,7 @@
 """Dashboards in an experiment, and links to them where people look: its note, the parent run, the registered model."""
 
 import time
+from itertools import islice
 
 from mlflow.exceptions import MlflowException
 
@@ -8,9 +9,11 @@ from pipelines import dashboard, lineage
 from pipelines.errors import RegistryError, SourceError
 from pipelines.names import did_you_mean
 from pipelines.registry.naming import quoted
+from pipelines.registry.search import search_versions
 from pipelines.registry.store import Store, mlflow_errors
 
 NOTE = "mlflow.note.content"
+LOOK_AT = 100  # versions: a registry may hold thousands, and experiments change rarely
 BEGIN, END = "<!-- secateur dashboard -->", "<!-- /secateur dashboard -->"
 
 
@@ -46,10 +49,14 @@ def with_links(text: str, links: str) -> str:
 
 
 def experiments_with_compressions(store: Store, name: str) -> tuple[str, ...]:
-    """Ids of the experiments that hold compressions of a registered model, the latest first. Raises RegistryError."""
+    """Ids of the experiments that hold the last compressions of a registered model, the latest first.
+
+    Raises RegistryError, and SourceError where there are none.
+    """
     with mlflow_errors("the compressions cannot be searched", name):
         _check_known(store, name)
-        runs = {version.run_id for version in store.client.search_model_versions(f"name={quoted(name)}") if version.run_id}
+        newest = islice(search_versions(store, f"name={quoted(name)}"), LOOK_AT)
+        runs = {version.run_id for version in newest if version.run_id}
         found: dict[str, int] = {}
         for run_id in runs:
             try:
