@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.config import Data
+from pipelines.data import ArraySamples, some
 from pipelines.data.fashion_mnist import fashion_mnist
 from pipelines.tasks import Classification
 from tests.bench.small_nets import NETS
@@ -45,8 +47,11 @@ class Teacher:
 
 def load_images() -> Images:
     data = fashion_mnist(Data(name="fashion-mnist"))
-    x, y = (torch.from_numpy(data.x) - MEAN) / DEVIATION, torch.from_numpy(data.y)
-    return Images(x[: -data.held_out], y[: -data.held_out], x[-data.held_out :], y[-data.held_out :])
+    assert isinstance(data.samples, ArraySamples)
+    assert data.own_test is not None
+    rest = np.setdiff1d(np.arange(len(data.samples.y)), data.own_test)
+    (x, y), (test_x, test_y) = (some(data.samples.part(chosen), len(chosen)) for chosen in (rest, data.own_test))
+    return Images((x - MEAN) / DEVIATION, y, (test_x - MEAN) / DEVIATION, test_y)
 
 
 def trained(net: str, seed: int, images: Images, folder: Path) -> nn.Module:
