@@ -18,6 +18,7 @@ from pipelines.environment import data_folder
 from pipelines.errors import SecateurError
 
 HOST = "127.0.0.1"
+MLFLOW_PORT, PREFECT_PORT = 5000, 4200  # of `secateur ui`, unless somebody else has them
 
 
 class ServerError(SecateurError):

@@ -27,7 +27,7 @@ def recommend(
     ] = None,
     data_path: Annotated[str | None, typer.Option(help="For npz: a file with the arrays x and y.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Images to score with, at most.")] = 1024,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images per call, where latency_ms is asked for.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per call, where latency_ms is asked for.")] = 64,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, where latency_ms is asked for.")] = 1,
     factory: Annotated[
         str | None, typer.Option(help="package.module:function, for a version stored without its factory.")

@@ -10,6 +10,7 @@ from pipelines import environment
 from pipelines.cli.app import app, out
 from pipelines.cli.deploy import EVERY, CompressAt, PromoteAt, ScanAt, on_server, scanned, schedules
 from pipelines.cli.scan import Alias, Models, Tag
+from pipelines.servers import MLFLOW_PORT, PREFECT_PORT
 
 
 @app.command()
@@ -21,8 +22,8 @@ def serve(
     models: Models = "*",
     alias: Alias = None,
     tag: Tag = None,
-    mlflow_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = 5000,
-    prefect_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = MLFLOW_PORT,
+    prefect_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = PREFECT_PORT,
 ) -> None:
     """Run it all on this machine until Ctrl-C: both servers, the deployments with their schedules, and a worker.
 

@@ -7,12 +7,13 @@ import typer
 
 from pipelines import environment
 from pipelines.cli.app import app, out
+from pipelines.servers import MLFLOW_PORT, PREFECT_PORT
 
 
 @app.command()
 def ui(
-    mlflow_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = 5000,
-    prefect_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = MLFLOW_PORT,
+    prefect_port: Annotated[int, typer.Option(help="Another one is taken if this is in use.")] = PREFECT_PORT,
 ) -> None:
     """Serve the MLflow UI and the Prefect UI of the local store, on this machine only, until Ctrl-C."""
     import time

@@ -20,7 +20,7 @@ class Measure(Section):
         default=(64,),
         min_length=1,
         validation_alias=AliasChoices("batch_sizes", "batch_size"),
-        description="samples per call, at least 2; also `batch_size: 64`",
+        description="samples per call; also `batch_size: 64`",
     )
     thread_counts: tuple[int, ...] = Field(
         default=(1,),
@@ -45,11 +45,10 @@ class Measure(Section):
 
     @field_validator("batch_sizes", "thread_counts")
     @classmethod
-    def _are_counts(cls, value: tuple[int, ...], info: Any) -> tuple[int, ...]:
-        least = 2 if info.field_name == "batch_sizes" else 1
+    def _are_counts(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         for number in value:
-            if number < least:
-                raise ValueError(f"{number} is too small; at least {least}")
+            if number < 1:
+                raise ValueError(f"{number} is too small; at least 1")
         return value
 
     @property

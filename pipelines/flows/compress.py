@@ -21,6 +21,7 @@ from pipelines.environment import work_folder
 from pipelines.errors import CandidateError
 from pipelines.flows import stages
 from pipelines.flows.events import tell_judged
+from pipelines.flows.links import flow_run_url, mlflow_address
 from pipelines.flows.stages import Job
 from pipelines.flows.work import work_place
 from pipelines.progress import display
@@ -134,7 +135,7 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
 
 
 def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Comparison:
-    job = prepare(config, str(folder))
+    job = replace(prepare(config, str(folder)), flow_run_url=flow_run_url())
     earlier = None if again else stages.earlier_result(job)
     if earlier is not None:
         get_run_logger().info("this work was done before, in run %s", earlier.run_id)
@@ -173,7 +174,8 @@ def _compress(job: Job, runs: Runs) -> Comparison:
     )
     comparison = _register_all(job, runs, comparison, [baseline, *models], latencies)
     publish(job, runs, comparison)
-    create_markdown_artifact(report.describe_parent(comparison, job.source.name), key="comparison")
+    text = report.describe_parent(comparison, job.source.name, mlflow_address(job.store.uri))
+    create_markdown_artifact(text, key="comparison")
     tell_judged(comparison, job.source.name)
     return comparison
 

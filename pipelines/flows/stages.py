@@ -57,6 +57,7 @@ class Job:
     model: ModelRef
     folder: str
     key: str  # of the same work: source, data, recipe and code
+    flow_run_url: str | None = None  # in the Prefect UI
     regularized: ModelRef | None = None  # a copy of the source, trained for the cut, where the recipe asks for one
 
     @property
@@ -336,7 +337,9 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     tags = report.version_tags(row, job.source.version)
     if not row.passed:
         tags[lineage.TAG_REJECTED] = row.verdict
-    text = report.describe_version(row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id)
+    text = report.describe_version(
+        row, baseline, job.source.name, job.source.version, runs.experiment_id, run_id, job.flow_run_url
+    )
     text += "\n" + report.describe_forms(exports.forms, exports.notes, job.model.origin)
     version = registry.create_version(job.store, job.source.name, exports.version, run_id, tags, text)
     return dataclasses.replace(row, version=version, notes="; ".join(exports.notes))

@@ -17,8 +17,17 @@ def version_tags(row: Row, source_version: int) -> dict[str, str]:
     }
 
 
-def describe_version(row: Row, baseline: Row, name: str, source_version: int, experiment_id: str, run_id: str) -> str:
+def describe_version(
+    row: Row,
+    baseline: Row,
+    name: str,
+    source_version: int,
+    experiment_id: str,
+    run_id: str,
+    flow_run_url: str | None = None,
+) -> str:
     """Markdown with links that work inside the MLflow UI."""
+    flow = f"; [Prefect flow run]({flow_run_url})" if flow_run_url else ""
     name_of, before = metric_name(row.metric), baseline.test.value
     return f"""Pruned version {source_version}: {row.speedup:.1f}x faster, {row.params_factor:.1f}x smaller, \
 test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
@@ -37,7 +46,7 @@ test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
 {_likeness(row)}{_speed(row)}{_latency(row)}
 
 Source: [{name} version {source_version}](#/models/{name}/versions/{source_version}); \
-run: [{row.title}](#/experiments/{experiment_id}/runs/{run_id})
+run: [{row.title}](#/experiments/{experiment_id}/runs/{run_id}){flow}
 """
 
 
@@ -83,14 +92,14 @@ def calibration_note(comparison: Comparison) -> str:
     return f"Calibrated on {used} images of the training split{short}"
 
 
-def describe_parent(comparison: Comparison, name: str) -> str:
-    """The best line first, because the UI folds the rest away."""
+def describe_parent(comparison: Comparison, name: str, mlflow: str = "") -> str:
+    """The best line first, because the UI folds the rest away. `mlflow`: its address, for readers outside of its UI."""
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is None:
         first = "No candidate passed the gate, nothing was registered."
     else:
         first = (
-            f"Best: [{best.title}, version {best.version}](#/models/{name}/versions/{best.version}), "
+            f"Best: [{best.title}, version {best.version}]({mlflow}#/models/{name}/versions/{best.version}), "
             f"{best.speedup:.2f}x faster, {best.params_factor:.2f}x smaller, "
             f"test {metric_name(best.metric)} {best.test.value:.3f}."
         )
@@ -100,4 +109,6 @@ def describe_parent(comparison: Comparison, name: str) -> str:
     if note := calibration_note(comparison):
         notes += f" {note}."
     notes += "".join(f"\n- {row.title}: {row.notes}." for row in comparison.rows if row.notes)
+    if mlflow and comparison.run_id:
+        notes += f"\n\n[Everything in MLflow]({mlflow}#/experiments/{comparison.experiment_id}/runs/{comparison.run_id})"
     return f"{first}\n\n{to_markdown(comparison)}\n\n{notes}\n"

@@ -35,7 +35,7 @@ def test_one_value_is_a_list_of_one_and_the_first_is_the_primary() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"measure": {"batch_sizes": [64, 1]}}, "1 is too small; at least 2"),
+        ({"measure": {"batch_sizes": [64, 0]}}, "0 is too small; at least 1"),
         ({"measure": {"threads": 0}}, "0 is too small; at least 1"),
         ({"measure": {"engines": []}}, "measure.engines: the list is empty"),
         ({"measure": {"engines": "tensorrt"}}, "'tensorrt' is not allowed"),

@@ -142,6 +142,7 @@ def test_versions_carry_tags_text_and_the_alias(flows: Flows) -> None:
         assert set(version.tags) == {"source", "method", "ratio", "accuracy", "speedup"}
         assert version.tags["accuracy"] == f"{row.test.value:.4f}"
         assert version.description.startswith("Pruned version 1: ")
+        assert "/runs/flow-run/" in version.description
     assert len(client.search_model_versions("name='digits-resnet'")) == 3
 
 

@@ -121,3 +121,9 @@ def test_version_texts() -> None:
     assert text.startswith("Pruned version 7: 4.0x faster")
     assert "(#/models/m/versions/7)" in text
     assert "(#/experiments/1/runs/abc)" in text
+    linked = report.describe_version(result.rows[1], result.rows[0], "m", 7, "1", "abc", "http://prefect/runs/flow-run/f")
+    assert "[Prefect flow run](http://prefect/runs/flow-run/f)" in linked
+    placed = dataclasses.replace(result, run_id="r", experiment_id="1")
+    outside = report.describe_parent(placed, "m", "http://mlflow/")
+    assert "(http://mlflow/#/models/m/versions/" in outside
+    assert "(http://mlflow/#/experiments/1/runs/r)" in outside

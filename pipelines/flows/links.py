@@ -1,0 +1,25 @@
+"""From MLflow to the Prefect run, and back."""
+
+from prefect import runtime
+
+from pipelines.environment import has_own_prefect_server
+from pipelines.servers import HOST, MLFLOW_PORT, PREFECT_PORT, announced_prefect
+
+
+def flow_run_url() -> str | None:
+    """Where the Prefect UI shows this run; None outside of a flow.
+
+    A server that was started for this run alone ends with it: `secateur ui` shows its runs, at a port of its own.
+    """
+    if not runtime.flow_run.id:
+        return None
+    if has_own_prefect_server() or announced_prefect() is not None:
+        return str(runtime.flow_run.ui_url)
+    return f"http://{HOST}:{PREFECT_PORT}/runs/flow-run/{runtime.flow_run.id}"
+
+
+def mlflow_address(tracking_uri: str) -> str:
+    """Of the MLflow UI, with a slash at its end: the server that keeps the records, or that of `secateur ui`."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return f"{tracking_uri.rstrip('/')}/"
+    return f"http://{HOST}:{MLFLOW_PORT}/"
