@@ -1,6 +1,8 @@
 """The source is evaluated once per version, data set, task and machine: what it answered is kept in the data folder."""
 
 import hashlib
+import importlib.metadata
+import inspect
 import platform
 from pathlib import Path
 
@@ -14,9 +16,18 @@ def evaluation_folder(source_uri: str, weights_digest: str, data_digest: str, ta
     """Where they lie. The digest of the weights tells apart equal names in two registries, and replaced versions."""
     machine = (platform.node(), platform.machine(), torch.__version__)
     own = (type(task).__module__, type(task).__qualname__, repr(task) if _says_it_all(task) else repr(sorted(_state(task))))
-    parts = (source_uri, weights_digest, data_digest, *own, *machine)
+    code = (importlib.metadata.version("secateur"), hashlib.sha256(_source_of(task)).hexdigest())
+    parts = (source_uri, weights_digest, data_digest, *own, *code, *machine)
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return data_folder() / "evaluations" / key
+
+
+def _source_of(task: Task) -> bytes:
+    """The file of its class: other code may give other figures."""
+    try:
+        return Path(inspect.getfile(type(task))).read_bytes()
+    except (OSError, TypeError):  # made in a notebook, or frozen: nothing to read
+        return b""
 
 
 def _says_it_all(task: Task) -> bool:

@@ -196,6 +196,9 @@ def _check_enough(data: LabelledData, rest: NDArray[np.int64], parts: list[float
         raise DataError(text if all(map(len, own)) else "a split of the data set's own is empty", where, fix)
 
 
+IGNORED = 255  # of labels per pixel: pixels that count nowhere, see `pipelines.tasks.Segmentation`
+
+
 def classes_of(y: NDArray[Any], request: DataRequest, where: str, fix: str) -> tuple[NDArray[Any], int]:
     """The targets as int64 classes and how many there are, or as float32 numbers and 0. Raises DataError.
 
@@ -207,7 +210,8 @@ def classes_of(y: NDArray[Any], request: DataRequest, where: str, fix: str) -> t
         return y.astype(np.float32), 0
     if not np.issubdtype(y.dtype, np.integer) or y.size == 0 or y.min() < 0:
         raise DataError(f"labels must be whole numbers from 0, these are {y.dtype}", where, fix)
-    highest = int(y.max())
+    counted = y[y != IGNORED] if y.ndim > 1 else y
+    highest = int(counted.max(initial=0))
     if request.classes is not None and highest >= request.classes:
         raise DataError(f"there is a label {highest}, and data.classes is {request.classes}", where, "correct data.classes")
     return y.astype(np.int64), request.classes or highest + 1

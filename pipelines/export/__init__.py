@@ -2,6 +2,16 @@
 
 from pipelines.export.forms import Form, batch_sizes, export_errors
 from pipelines.export.int8 import quantize
-from pipelines.export.onnx import OnnxModule, check_installed, convert
+from pipelines.export.onnx import PACKAGES, OnnxModule, check_installed, convert, quiet
 
-__all__ = ["Form", "OnnxModule", "batch_sizes", "check_installed", "convert", "export_errors", "quantize"]
+__all__ = [
+    "PACKAGES",
+    "Form",
+    "OnnxModule",
+    "batch_sizes",
+    "check_installed",
+    "convert",
+    "export_errors",
+    "quantize",
+    "quiet",
+]

@@ -66,7 +66,7 @@ def _ask(path: str, function: GateFunction, candidate: Facts, source: Facts) -> 
 def _accuracy(limits: Limits, facts: Facts) -> str | None:
     allowed = limits.max_accuracy_drop
     if not limits.by_confidence_bound:
-        lost = facts.drop > allowed + SLACK
+        lost = not facts.drop <= allowed + SLACK  # a drop that is no number is one too many
         return f"lost {facts.drop:.3f} on validation, allowed {allowed:g}" if lost else None
     if facts.drop_upper is None:
         return "the interval of the accuracy drop is not known, and the gate asks for it"

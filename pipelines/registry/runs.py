@@ -317,7 +317,9 @@ def _create_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, 
 
 def _log_inputs(store: Store, run_ids: Sequence[str], source: SourceVersion, data: Data) -> None:
     profile = json.dumps({"train": len(data.train), "validation": len(data.validation), "test": len(data.test)})
-    schema = json.dumps({"x": ["float32", *data.sample_shape], "y": "int64", "classes": data.classes})
+    schema = json.dumps(
+        {"x": ["float32", *data.sample_shape], "y": "int64" if data.classes else "float32", "classes": data.classes}
+    )
     origin = json.dumps({"name": data.name})
     dataset = Dataset(data.name, data.digest, "secateur", origin, schema=schema, profile=profile)
     datasets = [DatasetInput(dataset, [InputTag("mlflow.data.context", "eval")])]

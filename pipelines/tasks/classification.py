@@ -43,7 +43,7 @@ class Classification(Task):
         if self.classes > TOP:
             top = MulticlassAccuracy(num_classes=self.classes, average="micro", top_k=TOP)
             metrics.add_metrics({f"top{TOP}_accuracy": top})
-        metrics.add_metrics({"calibration_error": MulticlassCalibrationError(num_classes=self.classes, n_bins=BINS)})
+        metrics.add_metrics({"calibration_error": _CalibrationError(num_classes=self.classes, n_bins=BINS)})
         return metrics
 
     def mismatch(self, output: object, target: object) -> str | None:
@@ -100,3 +100,10 @@ def class_table(confusion: NDArray[np.int64]) -> pd.DataFrame:
         f1 = 2 * right / (present + answered)
     columns = {"class": np.arange(len(confusion)), "samples": present, "answers": answered}
     return pd.DataFrame({**columns, "recall": recall, "precision": precision, "f1": f1})
+
+
+class _CalibrationError(MulticlassCalibrationError):
+    """Of logits, always: the original takes a batch whose logits all lie between 0 and 1 for probabilities."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.softmax(dim=1), target)

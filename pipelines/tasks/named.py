@@ -1,6 +1,7 @@
 """A task by the name that a recipe gives it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from pipelines.data import Data
@@ -53,9 +54,8 @@ def task_of(data: Data, request: TaskRequest | None = None, trust: Sequence[str]
     if request.name not in TASKS and ":" not in request.name:
         raise ConfigError(f"no task {request.name!r}", "task", did_you_mean(request.name, TASKS))
     try:
-        if request.name in TASKS:
-            return TASKS[request.name](data, **request.kwargs)
-        task = _own_class(request.name, trust)(**request.kwargs)
+        make = partial(TASKS[request.name], data) if request.name in TASKS else _own_class(request.name, trust)
+        task = make(**request.kwargs)
     except (TypeError, ValueError) as exc:
         raise ConfigError(f"the task cannot be made: {exc}", f"task {request.name!r}", "correct task.kwargs") from exc
     return _checked(task, request.name)

@@ -86,6 +86,8 @@ class Segmentation(Task):
         both, answered, present = np.split(means, 3, axis=-1)
         union = answered + present - both
         occurs = union > 0
+        if 0 <= self.ignore < self.classes:  # a class like the others to the model, but none that counts
+            occurs[..., self.ignore] = False
         iou = np.divide(both, union, out=np.zeros_like(both), where=occurs)
         return cast(NDArray[np.float64], iou.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1))
 

@@ -202,4 +202,8 @@ def _write_manifest(folder: Path, uri: str, kept: Sequence[Kept]) -> None:
 
 
 def _bytes_of(place: Path) -> int:
-    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    total = 0
+    for path in place.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
+            total += path.stat().st_size if path.is_file() else 0
+    return total

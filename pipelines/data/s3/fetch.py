@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from pipelines.data.s3.store import CONNECTIONS, GONE, Remote, code_of, place_of, s3_errors
 from pipelines.errors import DataError
@@ -144,9 +144,9 @@ class Fetcher:
             except ClientError as exc:
                 if code_of(exc) in GONE | {"PreconditionFailed", "412"}:
                     raise Changed(remote.key) from exc
+                if _is_passing(exc):
+                    raise
                 return True  # no right to look, or a store that knows no parts
-            except BotoCoreError:
-                return True
         if "aws:kms" in str(head.get("ServerSideEncryption", "")) or head.get("SSECustomerAlgorithm"):
             return True
         length = int(head["ContentLength"])

@@ -109,7 +109,7 @@ def code_of(exc: ClientError) -> str:
 def place_of(uri: str) -> str:
     """The address with the endpoint, whose user and password, should it hold such, are left out."""
     address = endpoint()
-    return uri if address is None else f"{uri} at {re.sub('//[^/@]*@', '//', address)}"
+    return uri if address is None else f"{uri} at {re.sub('//[^/]*@', '//', address)}"
 
 
 def listing(client: Any, uri: str) -> tuple[Remote, ...]:

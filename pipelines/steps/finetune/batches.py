@@ -21,7 +21,8 @@ class Batches:
     """What is left of one epoch for one of `ranks` processes. Unlike a loader, it starts no process.
 
     `batch_size` is that of one process; the first `position` batches of the epoch have been seen before.
-    `on_start` is called after those are passed over and before the first batch is made.
+    `on_open` is called before those are passed over: a loader that draws at random draws for them what it drew then.
+    `on_start` is called after that and before the first batch is made.
     """
 
     def __init__(
@@ -34,16 +35,19 @@ class Batches:
         position: int = 0,
         rank: int = 0,
         ranks: int = 1,
+        on_open: Callable[[], None] = lambda: None,
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.epoch, self.position, self.rank, self.ranks, self.on_start = epoch, position, rank, ranks, on_start
+        self.epoch, self.position, self.rank, self.ranks = epoch, position, rank, ranks
+        self.on_open, self.on_start = on_open, on_start
         self.per_epoch = batches_per_epoch(len(split), batch_size, ranks)
 
     def __len__(self) -> int:
         return self.per_epoch - self.position
 
     def __iter__(self) -> Iterator[Batch]:
+        self.on_open()
         shuffled = iter(self.split.batches(self.batch_size, steady_generator(self.seed, self.epoch)))
         mine = islice(shuffled, self.rank, self.per_epoch * self.ranks, self.ranks)
         for _ in range(self.position):

@@ -30,6 +30,7 @@ class Course:
     kept: int = 0  # number of the epoch that `good` is from; 0: none was whole yet
     good: Weights = field(default_factory=dict)  # the last or the best, on the CPU
     notes: list[str] = field(default_factory=list)
+    is_over: bool = False  # ended before the last epoch, by patience or by the clock
     resumed_at: int = 0
     began: float = field(default_factory=time.monotonic)
     epoch_began: float = field(default_factory=time.monotonic)
@@ -81,7 +82,7 @@ class Course:
         )
 
 
-_PLAIN = ("batch_size", "accumulate", "epoch", "position", "step", "samples", "kept")
+_PLAIN = ("batch_size", "accumulate", "epoch", "position", "step", "samples", "kept", "is_over")
 
 
 def weights_of(module: nn.Module) -> Weights:

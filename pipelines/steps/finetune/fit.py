@@ -144,8 +144,9 @@ class _Fitting:
             course = Course.from_state(saved["course"])
             self.module.load_state_dict(saved["module"])
             logger.info("training goes on at step %d, in epoch %d", course.step, course.epoch + 1)
-        if course.epoch >= self.options.epochs:
+        if course.epoch >= self.options.epochs or (course.is_over and course.position == 0):
             return course, ""
+        began_at, told, resumed_at = course.step, len(course.curve), course.resumed_at
         learner = Learner(self.module, self.data, self.task, self.options, course, self.teacher)
         learner.resumed = saved
         watch = Watch(learner, self.checkpoints, self.listeners)
@@ -160,11 +161,12 @@ class _Fitting:
             return course, str(exc).partition("\n")[0]
         finally:
             self.module.cpu()
-        if trainer.world_size > 1 and not course.curve:  # other processes did it
+        if trainer.world_size > 1 and course.step == began_at:  # other processes did it
             final = self.checkpoints.load()
             assert final is not None
             course = Course.from_state(final["course"])
-            for epoch in course.curve:
+            course.resumed_at = resumed_at
+            for epoch in course.curve[told:]:
                 self.listeners.on_epoch(epoch)
         return course, ""
 

@@ -51,6 +51,7 @@ class Learner(pl.LightningModule):
             position=course.position,
             rank=trainer.global_rank,
             ranks=trainer.world_size,
+            on_open=self._seed,
             on_start=self._set_randomness,
         )
 
@@ -101,7 +102,9 @@ class Learner(pl.LightningModule):
         new = course.losses[self.looked_at :]
         if new and not (finite := torch.stack(new).isfinite()).all():
             position = self.looked_at + int((~finite).nonzero()[0])
-            steps_ago = -(-course.position // course.accumulate) - position // course.accumulate - 1
+            is_whole = course.position == self.batches_per_epoch()  # then a short last group has made a step, too
+            taken = -(-course.position // course.accumulate) if is_whole else course.position // course.accumulate
+            steps_ago = taken - position // course.accumulate - 1
             raise Diverged("the loss is no finite number", course.epoch + 1, course.step - steps_ago)
         self.looked_at = len(course.losses)
 
@@ -149,10 +152,13 @@ class Learner(pl.LightningModule):
             "course": self.course.to_state(),
         }
 
+    def _seed(self) -> None:
+        randomness.seed_all(self.options.seed, self.course.epoch, self.trainer.global_rank)
+
     def _set_randomness(self) -> None:
         """Before the first batch of an epoch, or the first one after a resume."""
         if self.resumed is not None and self.course.position:
             randomness.restore(self.resumed["randomness"])
         else:
-            randomness.seed_all(self.options.seed, self.course.epoch, self.trainer.global_rank)
+            self._seed()
         self.resumed = None

@@ -45,7 +45,7 @@ class Watch(pl.Callback):
         self.listeners.on_batches(course.epoch * per_epoch + course.position, options.epochs * per_epoch)
         if options.minutes and course.elapsed() > 60 * options.minutes:
             course.note(f"the budget of {options.minutes:g} minutes ended it in epoch {course.epoch + 1}")
-            trainer.should_stop = True
+            course.is_over = trainer.should_stop = True
         is_between = course.position % course.accumulate == 0 and course.position < per_epoch
         if self.listeners.should_stop():
             if is_between:
@@ -63,7 +63,7 @@ class Watch(pl.Callback):
         patience = self.learner.options.patience
         if patience is not None and self.learner.epochs_without_gain() >= patience:
             self.learner.course.note(f"no gain on validation for {patience} epochs: stopped after epoch {epoch.number}")
-            trainer.should_stop = True
+            self.learner.course.is_over = trainer.should_stop = True
         since = time.monotonic() - self.saved_at
         if since >= min(self.save_cost / COST_SHARE, 60 * self.learner.options.checkpoint_minutes):
             self._save(trainer)

@@ -3,15 +3,15 @@
 import contextlib
 import importlib.util
 import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+
+from pipelines.export import PACKAGES, quiet
 
 OPSET = 18
 
@@ -26,7 +26,7 @@ def eager(module: nn.Module, batch: Tensor, threads: int) -> Run:
 def compiled(module: nn.Module, batch: Tensor, threads: int) -> Run:
     """torch.compile in its default mode; compiling is part of the first call, which nobody times."""
     del threads
-    with _quiet():
+    with quiet():
         fast = torch.compile(module, dynamic=False)
         fast(batch)
     return lambda: fast(batch)
@@ -62,18 +62,18 @@ ENGINES: Mapping[str, Callable[[nn.Module, Tensor, int], Run]] = {
     "onnxruntime": onnxruntime,
 }
 _EXPORTS: WeakKeyDictionary[nn.Module, bytes] = WeakKeyDictionary()
-_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
 
 
 def missing_package(engine: str) -> str | None:
     """What must be installed before this engine can be used, if anything."""
-    return next((name for name in _PACKAGES.get(engine, ()) if importlib.util.find_spec(name) is None), None)
+    needed = PACKAGES if engine == "onnxruntime" else ()
+    return next((name for name in needed if importlib.util.find_spec(name) is None), None)
 
 
 def _exported(module: nn.Module, batch: Tensor) -> bytes:
     """As ONNX; exported once for all batch sizes and numbers of threads."""
     if module not in _EXPORTS:
-        with tempfile.TemporaryDirectory() as folder, _quiet(), contextlib.redirect_stdout(io.StringIO()):
+        with tempfile.TemporaryDirectory() as folder, quiet(), contextlib.redirect_stdout(io.StringIO()):
             path = Path(folder) / "model.onnx"
             shapes = ({0: torch.export.Dim("batch", min=1)},)
             torch.onnx.export(
@@ -81,19 +81,3 @@ def _exported(module: nn.Module, batch: Tensor) -> bytes:
             )
             _EXPORTS[module] = path.read_bytes()
     return _EXPORTS[module]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' notes on their progress, on packages that are not there, and on their own old code."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

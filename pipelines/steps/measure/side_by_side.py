@@ -74,9 +74,12 @@ def measure(models: Mapping[str, ModelRef], data: Data, options: MeasureOptions)
                 energies = {title: energy_mj(run) for title, run in runs.items()} if options.device == "cpu" else {}
             for title, reason in failed.items():
                 failures[title][str(condition)] = reason
+            if next(iter(models)) in failed:  # there is nothing to compare with
+                failures |= {t: {**failures[t], str(condition): "the source cannot be run under it"} for t in runs}
+                runs = {}
             for title, timing in _timed(runs, condition, options).items():
                 timings[title].append(timing)
-    del modules
+    del modules, runs
     return {
         title: Latency(
             timings=tuple(timings[title]),

@@ -149,3 +149,13 @@ def test_every_name_is_described_and_the_nearest_is_offered() -> None:
         Data(name="cifar1000")
     with pytest.raises(ValueError, match="takes no path"):
         Data(name="mine:loaders", path="somewhere")
+
+
+def test_labels_per_pixel_may_leave_pixels_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, (40, 4, 4))
+    y[:, 0, 0] = 255
+    np.savez(tmp_path / "maps.npz", x=rng.random((40, 1, 4, 4)), y=y)
+    data = load_data(Data(name="npz", path=str(tmp_path / "maps.npz"), classes=3))
+    assert (data.classes, data.target_shape) == (3, (4, 4))
+    assert load_data(Data(name="npz", path=str(tmp_path / "maps.npz"))).classes == 3

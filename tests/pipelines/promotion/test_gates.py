@@ -103,3 +103,8 @@ def test_a_function_that_breaks_lets_nothing_through(name: str, words: str) -> N
 def test_code_that_is_not_trusted_is_not_run(path: str, trust: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         gate_function(path, trust)
+
+
+def test_a_drop_that_is_no_number_does_not_pass() -> None:
+    (reason,) = failures_of(Gate(), dataclasses.replace(GOOD, drop=float("nan")), SOURCE, ())
+    assert "nan" in reason

@@ -70,3 +70,12 @@ def test_summands_give_the_metric() -> None:
 def test_no_classifier(output: Tensor | dict[str, Tensor], words: str) -> None:
     assert words in str(TASK.mismatch(output, TARGET))
     assert TASK.mismatch(LOGITS, TARGET) is None
+
+
+def test_small_logits_are_no_probabilities() -> None:
+    """All between 0 and 1, which is no softmax: the confidence is far lower than it looks."""
+    logits = torch.tensor([[0.9, 0.1, 0.0]] * 4)
+    metrics = TASK.final_metrics()
+    metrics.update(logits, torch.zeros(4, dtype=torch.int64))
+    confidence = float(logits.softmax(dim=1)[0, 0])
+    assert float(metrics.compute()["calibration_error"]) == pytest.approx(1 - confidence, abs=1e-6)

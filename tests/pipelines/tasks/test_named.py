@@ -54,6 +54,7 @@ def test_names_and_options() -> None:
         ("clasification", {}, "did you mean 'classification'"),
         ("regression", {"primary": "rms"}, "did you mean 'rmse'"),
         ("segmentation", {"clases": 3}, "correct task.kwargs"),
+        ("classification", {"primary": "top9_accuracy"}, "'top9_accuracy' is none of its metrics"),
         ("os.path:join", {}, "add 'os.path' to source.trust"),
         (f"{HERE}:Nothing", {}, "cannot be imported"),
         (f"{HERE}:DATA", {}, "no function or class of a trusted module"),

@@ -54,3 +54,12 @@ def test_no_segmentation() -> None:
     assert TASK.mismatch(logits_of(ANSWER), TARGET) is None
     assert TASK.mismatch(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long)) is not None  # a classifier and its labels
     assert "not the logits [3, 2, 2]" in str(TASK.mismatch(torch.zeros(2, 3), TARGET))
+
+
+def test_a_class_that_is_ignored_counts_in_neither() -> None:
+    task, rng = Segmentation(3, ignore=0), torch.Generator().manual_seed(0)
+    logits, target = torch.randn(6, 3, 5, 4, generator=rng), torch.randint(0, 3, (6, 5, 4), generator=rng)
+    metrics = task.metrics()
+    metrics.update(logits, target)
+    means = task.summands(task.keep(logits, target)).mean(axis=0)
+    assert task.primary_of(means) == pytest.approx(float(metrics.compute()["miou"]), abs=1e-6)

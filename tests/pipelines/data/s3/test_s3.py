@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError, EndpointConnectionError
 from PIL import Image
 
 from pipelines.config import Data
@@ -240,6 +241,26 @@ def test_a_broken_file_in_the_cache_is_never_used(admin: Any, bucket: str, harm:
     again = local_copy(f"s3://{bucket}/set", 1)
     assert (again / "a").read_bytes() == BIG[:MB]
     assert (again / "b").read_bytes() == BIG[MB : 2 * MB]
+
+
+def test_a_store_that_fails_in_passing_proves_nothing(admin: Any, bucket: str, tmp_path: Path) -> None:
+    """The bytes are wrong, and the question how the object was encrypted goes unanswered."""
+    admin.put_object(Bucket=bucket, Key="a", Body=b"right!!!")
+    remote = Remote("a", "a", 8, admin.head_object(Bucket=bucket, Key="a")["ETag"])
+    (tmp_path / "a").write_bytes(b"corrupt!")
+    answer = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+    for failure in (ClientError(answer, "HeadObject"), EndpointConnectionError(endpoint_url="http://x")):
+        fetcher = fetch.Fetcher(Failing(failure), bucket)
+        with pytest.raises(DataError):
+            fetcher._is_right(remote, tmp_path / "a")
+
+
+class Failing:
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+    def head_object(self, **_: object) -> None:
+        raise self.failure
 
 
 def test_what_did_not_change_is_not_fetched_again(admin: Any, bucket: str, proxy: Proxy) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from pipelines.config import Distillation
 from pipelines.data import Data
+from pipelines.steps.evaluate import evaluate
 from pipelines.steps.finetune import Stopped, Trained, finetune
+from pipelines.steps.finetune.checkpoints import Checkpoints
 from pipelines.tasks import task_of
 from tests.pipelines.steps.finetune.nets import blob_data, net, options
 
@@ -114,6 +117,41 @@ def test_accumulated_gradients_are_no_part_of_a_checkpoint(tmp_path: Path) -> No
     outcome = train(tmp_path, accumulate=4)
     assert outcome[0].resumed_at == 3  # after batches 1-4, 5-6, 7-10
     assert_same(outcome, whole)
+
+
+def test_patience_that_had_ended_the_training_still_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the last checkpoint and before the result was written down."""
+    whole = train(tmp_path / "whole", epochs=9, patience=1)
+    assert len(whole[0].curve) < 9
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", epochs=9, patience=1)
+    assert_same(train(tmp_path / "killed", epochs=9, patience=1), whole)
+
+
+def killed(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+class Death(pl.Callback):
+    """As by kill -9, of all processes that train, in their third epoch."""
+
+    def on_train_batch_start(self, _trainer: object, pl_module: Any, *_: object) -> None:
+        if pl_module.course.epoch == 2:
+            os._exit(9)
+
+
+def test_several_processes_that_were_killed_go_on(tmp_path: Path, data: Data) -> None:
+    wanted = options(epochs=4, batch_size=8, checkpoint_minutes=0.0, hardware={"devices": 2, "strategy": "ddp_fork"})
+    with pytest.raises(Exception, match=r"exit|terminated"):
+        finetune(net(), data, task_of(data), wanted, tmp_path, callbacks=[Death()])
+    module, seen = net(), []
+    trained = finetune(module, data, task_of(data), wanted, tmp_path, on_epoch=seen.append)
+    assert trained.resumed_at > 0
+    assert [epoch.number for epoch in trained.curve] == [1, 2, 3, 4]
+    assert [epoch.number for epoch in seen] == [3, 4]
+    assert evaluate(module, data.validation, task_of(data))["accuracy"] == trained.curve[-1].val_metric
 
 
 def test_other_training_does_not_go_on_with_it(tmp_path: Path) -> None:

@@ -59,6 +59,19 @@ def test_more_images_than_there_are_are_made_by_repeating(tmp_path: Path) -> Non
     assert result["m"].primary.p50_ms > 0
 
 
+def test_without_the_source_a_condition_has_no_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def picky(module: nn.Module, batch: torch.Tensor, threads: int) -> Callable[[], object]:
+        if module.head.in_features == 16:
+            raise RuntimeError("no kernel")
+        return lambda: module(batch)
+
+    monkeypatch.setitem(side_by_side.ENGINES, "compile", picky)
+    options = Measure(batch_sizes=(4,), engines=("eager", "compile"), rounds=3, warmup=0)
+    result = measure({"source": ref(8, tmp_path), "small": ref(4, tmp_path)}, DATA, options)
+    assert [len(result[title].timings) for title in ("source", "small")] == [1, 1]
+    assert result["small"].failures == {"compile, batch 4, 1 thread": "the source cannot be run under it"}
+
+
 def test_a_condition_that_fails_costs_the_others_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The primary one first; one engine fails for one of the models."""
     whole = ref(8, tmp_path)
@@ -70,7 +83,7 @@ def test_a_condition_that_fails_costs_the_others_nothing(tmp_path: Path, monkeyp
 
     monkeypatch.setitem(side_by_side.ENGINES, "compile", picky)
     options = Measure(batch_sizes=(4, 2), engines=("eager", "compile"), rounds=3, warmup=0)
-    result = measure({"a": whole, "b": ref(4, tmp_path)}, DATA, options)
+    result = measure({"b": ref(4, tmp_path), "a": whole}, DATA, options)
     names = [
         "eager, batch 4, 1 thread",
         "eager, batch 2, 1 thread",
