@@ -1,6 +1,7 @@
 """From MLflow to the Prefect run, and back."""
 
 from prefect import runtime
+from prefect.utilities.urls import url_for
 
 from pipelines.environment import has_own_prefect_server
 from pipelines.servers import HOST, MLFLOW_PORT, PREFECT_PORT, announced_prefect
@@ -14,7 +15,7 @@ def flow_run_url() -> str | None:
     if not runtime.flow_run.id:
         return None
     if has_own_prefect_server() or announced_prefect() is not None:
-        return str(runtime.flow_run.ui_url)
+        return url_for("flow-run", obj_id=runtime.flow_run.id)  # `runtime.flow_run.ui_url` is an address of Prefect 2
     return f"http://{HOST}:{PREFECT_PORT}/runs/flow-run/{runtime.flow_run.id}"
 
 

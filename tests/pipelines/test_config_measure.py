@@ -66,7 +66,7 @@ def test_mistakes(changes: dict[str, Any], message: str) -> None:
 def test_what_cannot_be_judged_or_timed_is_refused_at_once(
     store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setitem(engines._PACKAGES, "onnxruntime", ("not_a_package",))
+    monkeypatch.setattr(engines, "PACKAGES", ("not_a_package",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises((ConfigError, stages.DataError)) as caught:
         stages.prepare(quick_config(store_uri, **changes), tmp_path / "work")
