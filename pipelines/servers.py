@@ -91,6 +91,17 @@ def prefect_worker(api_url: str, pool: str) -> Iterator[Server]:
         yield worker
 
 
+def check_alone() -> None:
+    """Two sets of servers and workers on one data folder would do the same work twice. Raises ServerError."""
+    url = announced_prefect()
+    if url is not None:
+        raise ServerError(
+            "servers run on this data folder already",
+            f"{data_folder()}, Prefect UI {url}",
+            "use those (`secateur deploy` changes their schedules), or stop them with Ctrl-C first",
+        )
+
+
 @contextlib.contextmanager
 def announced(server: Server) -> Iterator[None]:
     """Let flows that start meanwhile report to this Prefect server, so that its UI shows them live."""

@@ -32,8 +32,9 @@ def serve(
     import time
 
     from pipelines.config import load_config
-    from pipelines.servers import announced, free_port, mlflow_server, prefect_server, prefect_worker
+    from pipelines.servers import announced, check_alone, free_port, mlflow_server, prefect_server, prefect_worker
 
+    check_alone()
     config = load_config(recipe)
     uri = config.tracking.uri
     environment.data_folder().mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ def ui(
     """Serve the MLflow UI and the Prefect UI of the local store, on this machine only, until Ctrl-C."""
     import time
 
-    from pipelines.servers import announced, free_port, mlflow_server, prefect_server
+    from pipelines.servers import announced, check_alone, free_port, mlflow_server, prefect_server
 
+    check_alone()
     with (
         mlflow_server(environment.default_tracking_uri(), free_port(mlflow_port)) as mlflow,
         prefect_server(free_port(prefect_port)) as prefect,

@@ -63,7 +63,7 @@ def marked(config: ScanConfig, only: str | None = None) -> Sequence[str]:
 
 def consider(config: ScanConfig, uri: str) -> Found:
     """Start the work on one version unless it is done, under way, or not to be done. A version's failure is its own."""
-    source = config.recipe.source.model_copy(update={"model": uri})
+    source = config.recipe.source.model_copy(update={"model": uri, "first": None})  # there is a version already
     recipe = config.recipe.model_copy(update={"source": source})
     key = ""
     try:
