@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -142,10 +142,17 @@ def _refit_one(job: _Job, lockstep: Lockstep, number: int, prediction: Predictio
             y_rows = (y_rows - base_rows) / job.affine.slope
         elif job.scale is not None:
             y_rows = y_rows * job.scale
-        found.add(x_rows, job.by_group(y_rows), job.by_group(base_rows))
+        y_groups, base_groups = job.by_group(y_rows), job.by_group(base_rows)
+        if bool(job.affine.weak.any()):
+            weak = job.affine.weak.view(job.groups, 1, -1)
+            own = x_rows @ before.transpose(1, 2).float().cpu() + (0 if job.constant is None else job.constant)  # [G, N, O]
+            y_groups, base_groups = y_groups.where(~weak, own), base_groups.where(~weak, 0.0)
+        found.add(x_rows, y_groups, base_groups)
     solution = found.solve(before.transpose(1, 2).cpu(), job.constant) if found else None
     if found is None or solution is None:  # too little data to learn anything from: it stays as it is
         return None
+    if not bool(solution.weight.to(job.weight.dtype).isfinite().all()):  # half precision ends at 65,504
+        solution = replace(solution, ridge=float("inf"), after=solution.before)
     _write(job, solution, before.shape[2])
     energy = max(solution.energy, 1e-30)
     return Repair(call.weight, found.seen, solution.ridge, solution.before / energy, solution.after / energy)
@@ -191,7 +198,7 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
             statistic = behind.norm.args[3].index
             mean = named[names[statistic]] if len(readers[statistic]) == 1 else None
         channels = prediction.shape(call.output)[call.channel_axis]
-        affine = Affine.of(behind.norm, named, names, channels)
+        affine = Affine.of(behind.norm, named, names, channels, summand=behind.addition is not None)
         bias = named[call.bias] if call.bias else None
         positions = math.prod(call.positions(call.output.shape)) / samples
         found.append(_Job(call, weight, bias, mean, scale, behind, affine, groups, positions))

@@ -70,8 +70,10 @@ def _is_frozen_norm(op: Op, value: Value, tensors: set[int]) -> bool:
 
 
 def _made_by(addition: Op, value: Value, trace: Trace, before: int) -> int:
-    """The call that makes the other summand, if it runs before the layer; -1 where there is none."""
+    """The call that makes the other summand, if it runs before the layer and stays as it is; -1 where there is none."""
     left, right = addition.args
+    if any(_writes(op) for op in trace.ops[before + 1 : addition.index]):  # it may be the other summand that they write
+        return -1
     if not (isinstance(left, Value) and isinstance(right, Value)) or left.index == right.index or left.shape != right.shape:
         return -1
     other = right if left.index == value.index else left
@@ -79,23 +81,36 @@ def _made_by(addition: Op, value: Value, trace: Trace, before: int) -> int:
     return next(makers, -1)
 
 
+def _writes(op: Op) -> bool:
+    return any(a.alias_info is not None and a.alias_info.is_write for a in op.func._schema.arguments)
+
+
+SMALL = 0.01  # of the largest |gamma|: a channel that is scaled with less is not asked to mend what others have lost
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """z = slope * y + shift per channel: a BatchNorm with frozen statistics, or nothing at all."""
+    """z = slope * y + shift per channel: a BatchNorm with frozen statistics, or nothing at all.
+
+    `weak`: channels of a summand that it all but removes. No weights would make the sum right through them; they keep
+    their answers, with slope 1 and shift 0.
+    """
 
     slope: Tensor  # [O]
     shift: Tensor  # [O]
+    weak: Tensor  # [O]
 
     @classmethod
-    def of(cls, norm: Op | None, named: dict[str, Tensor], names: dict[int, str], channels: int) -> Affine:
+    def of(cls, norm: Op | None, named: dict[str, Tensor], names: dict[int, str], channels: int, *, summand: bool) -> Affine:
         if norm is None:
-            return cls(torch.ones(channels), torch.zeros(channels))
+            return cls(torch.ones(channels), torch.zeros(channels), torch.zeros(channels, dtype=torch.bool))
         gamma, beta, mean, var = (
             named[names[a.index]].detach().float().cpu() if isinstance(a, Value) else None for a in norm.args[1:5]
         )
         assert mean is not None
         assert var is not None
-        slope = torch.rsqrt(var + norm.args[7])
-        if gamma is not None:
-            slope = slope * torch.where(gamma.abs() < 1e-6, 1e-6, gamma)
-        return cls(slope, (0 if beta is None else beta) - mean * slope)
+        gamma = torch.ones(channels) if gamma is None else gamma
+        weak = (gamma.abs() <= SMALL * gamma.abs().max().clamp_min(1e-30)) & summand
+        slope = torch.rsqrt(var + norm.args[7]) * torch.where(gamma.abs() < 1e-6, 1e-6, gamma)
+        shift = (0 if beta is None else beta) - mean * slope
+        return cls(slope.where(~weak, 1.0), shift.where(~weak, 0.0), weak)
