@@ -20,12 +20,25 @@ _CONSTANT = 1e-6  # of the ridge: the constant is hardly held back
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rectified:
-    """Rows whose answers pass a ReLU: z = slope * y + base, then max(z, 0)."""
+    """Rows whose answers pass a ReLU: z = slope * y + base, then max(z, 0).
+
+    z is positive where sign * y lies above `limit`; answers are kept with that sign, so that it takes few passes over them.
+    """
 
     x: Tensor  # [G, N, K]
-    y: Tensor  # [G, N, O] wanted
+    signed: Tensor  # [G, N, O] wanted, times sign
     slope: Tensor  # [G, 1, O]
-    base: Tensor  # [G, N or 1, O]
+    limit: Tensor  # [G, N or 1, O]
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, slope: Tensor, base: Tensor) -> Rectified:
+        """y [G, N, O] wanted, base [G, N or 1, O]."""
+        return cls(x, y * slope.sign(), slope, -base / slope.abs())
+
+    @property
+    def y(self) -> Tensor:
+        """[G, N, O] wanted."""
+        return self.signed * self.slope.sign()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,35 +115,43 @@ def squared_error(check: Gram, weight: Tensor) -> float:
 
 
 def _answers(rows: Rectified, weight: Tensor) -> Tensor:
-    """y [G, N, O] of the weights."""
-    found = rows.x @ weight[:, : rows.x.shape[2]].float()
-    if weight.shape[1] > rows.x.shape[2]:
-        found = found + weight[:, -1:].float()
-    return found
+    """Signed y [G, N, O] of the weights."""
+    signed = (weight * rows.slope.sign()).float()
+    found = rows.x @ signed[:, : rows.x.shape[2]]
+    return found.add_(signed[:, -1:]) if weight.shape[1] > rows.x.shape[2] else found
 
 
 def with_free(rows: Rectified, answers: Tensor) -> Tensor:
     """The wanted y [G, N, O]; where z lies below zero it is free, and what the answers y are there, below zero, will do."""
-    wanted = rows.y * rows.slope + rows.base
-    found = (answers * rows.slope + rows.base).clamp(max=0)
-    return (torch.where(wanted > 0, wanted.to(found.dtype), found) - rows.base) / rows.slope
+    sign = rows.slope.sign()
+    return _with_free(rows, answers * sign) * sign
+
+
+def _with_free(rows: Rectified, signed: Tensor) -> Tensor:
+    below = torch.minimum(signed, rows.limit)
+    return torch.where(rows.signed > rows.limit, rows.signed.to(below.dtype), below)
 
 
 def _cross(rows: Rectified, weight: Tensor) -> Tensor:
     """x^T y' with y' the wanted answers, free where both lie below zero."""
-    y = with_free(rows, _answers(rows, weight))
+    y = _with_free(rows, _answers(rows, weight))
     cross = rows.x.transpose(1, 2) @ y
     if weight.shape[1] > rows.x.shape[2]:
         cross = torch.cat([cross, y.sum(dim=1, keepdim=True)], dim=1)
-    return cross.double()
+    return cross.double() * rows.slope.sign()
 
 
 def rectified_gap(rows: Rectified, answers: Tensor | None) -> float:
     """Summed squared error of answers y behind the ReLU; the wanted ones' own energy where none are given."""
-    wanted = (rows.y * rows.slope + rows.base).clamp(min=0)
-    got = torch.zeros(()) if answers is None else (answers * rows.slope + rows.base).clamp(min=0)
-    return float((wanted - got).double().square().sum())
+    return _rectified_gap(rows, None if answers is None else answers * rows.slope.sign())
+
+
+def _rectified_gap(rows: Rectified, signed: Tensor | None) -> float:
+    got = rows.limit if signed is None else torch.maximum(signed, rows.limit)
+    gap = torch.maximum(rows.signed, rows.limit) - got
+    by_output = torch.linalg.vector_norm(gap, dim=1, keepdim=True, dtype=torch.float64)
+    return float((by_output * rows.slope).square().sum())
 
 
 def _rectified_error(held: Sequence[Rectified], weight: Tensor | None) -> float:
-    return sum(rectified_gap(rows, None if weight is None else _answers(rows, weight)) for rows in held)
+    return sum(_rectified_gap(rows, None if weight is None else _answers(rows, weight)) for rows in held)

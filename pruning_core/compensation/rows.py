@@ -36,7 +36,8 @@ class Rows:
             if not self.whole:
                 gram.add(x[:, part], y[:, part])
             if self.whole or self.relu:
-                kept.append(Rectified(x[:, part], y[:, part], self.slope, base[:, part] if base.shape[1] > 1 else base))
+                own_base = base[:, part] if base.shape[1] > 1 else base
+                kept.append(Rectified.of(x[:, part], y[:, part], self.slope, own_base))
 
     def solve(self, weight: Tensor, constant: Tensor | None) -> Solution | None:
         """The regression that starts at weight [G, K, O] and constant [G, 1, O]; None where there is too little data."""
@@ -52,6 +53,6 @@ class Rows:
 
 
 def _joined(parts: Sequence[Rectified]) -> Rectified:
-    base = parts[0].base if parts[0].base.shape[1] == 1 else torch.cat([part.base for part in parts], dim=1)
-    x, y = (torch.cat(tensors, dim=1) for tensors in zip(*((part.x, part.y) for part in parts), strict=True))
-    return Rectified(x, y, parts[0].slope, base)
+    limit = parts[0].limit if parts[0].limit.shape[1] == 1 else torch.cat([part.limit for part in parts], dim=1)
+    x, signed = (torch.cat(tensors, dim=1) for tensors in zip(*((part.x, part.signed) for part in parts), strict=True))
+    return Rectified(x, signed, parts[0].slope, limit)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core import tree
-from pruning_core.calibration import Calibration, generator
+from pruning_core.calibration import Batch, Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.criteria.elimination import Reader, eliminate, repair
 from pruning_core.criteria.table import ChannelView, criterion, missing, without_data
@@ -33,6 +33,8 @@ from pruning_core.twin import named_tensors
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)  # of a group's channels: where its damage is measured
 SAMPLES = 96  # whose gradients are taken, one by one
+SPREAD = 16  # samples that tell how far the outputs vary
+ENTRIES = 2**20  # of a weight that are widened at a time
 
 
 @criterion(needs={"damage"})
@@ -47,20 +49,35 @@ def reconstruction(view: ChannelView) -> Tensor:
 
 
 @dataclass(slots=True, eq=False)
-class _Trial:
-    """The repaired change of one consumer's weight when some channels of a group are gone."""
+class _Change:
+    """What happens to one consumer's weight when some channels of a group are gone and the others are repaired.
+
+    [F, entries] for FRACTIONS; half the memory of single precision, and what is summed over thousands of entries needs
+    no more.
+    """
 
     call: LayerCall
-    taps: int
-    gone: Tensor  # inputs
-    change: Tensor  # [G, gone, I (+ 1)]: what each input takes over from those that are gone, themselves with -1
+    weight: Tensor
+    bias: Tensor | None
+
+    def effect(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
+        """[F]: by how much the change moves what the gradients are of, to first order."""
+        found = torch.zeros(len(FRACTIONS), dtype=torch.float64)
+        for name, changes in ((self.call.weight, self.weight), (self.call.bias, self.bias)):
+            gradient = gradients.get(name) if name else None
+            if gradient is None or changes is None:
+                continue
+            flat = gradient.detach().float().cpu().flatten()
+            for start in range(0, len(flat), ENTRIES):
+                part = slice(start, start + ENTRIES)
+                found += changes[:, part].float() @ flat[part]
+        return found
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    group: ChannelGroup
     damage: Tensor  # [C] by elimination
-    trials: list[list[_Trial]] = field(default_factory=list)  # by fraction
+    changes: list[_Change]
     squares: Tensor = field(default_factory=lambda: torch.zeros(len(FRACTIONS), dtype=torch.float64))
 
 
@@ -131,6 +148,17 @@ def _by_input(call: LayerCall, weight: Tensor, taps: int) -> Tensor:
     return split.transpose(1, 2).flatten(2)
 
 
+def _as_weight(call: LayerCall, by_input: Tensor, shape: Sequence[int], taps: int) -> Tensor:
+    """The inverse of `_by_input`."""
+    if taps > 1:
+        return call.from_matrix(by_input.transpose(1, 2), tuple(shape))
+    if call.kind != "conv":
+        inner = (shape[call.in_axis], *(n for axis, n in enumerate(shape) if axis != call.in_axis))
+        return by_input[0].reshape(inner).movedim(0, call.in_axis)
+    split = by_input.reshape(call.groups, shape[1], shape[0] // call.groups, *shape[2:])
+    return split.transpose(1, 2).reshape(tuple(shape))
+
+
 def at_the_outputs(
     groups: Sequence[ChannelGroup],
     eliminated: Mapping[str, Scores],
@@ -150,22 +178,19 @@ def at_the_outputs(
         parameter.requires_grad_(True)
     calls = [call for call in layer_calls(trace) if call.weight in named]
     states = {
-        group.name: _with_trials(group, torch.from_numpy(eliminated[group.name]), calls, grams)
+        group.name: _changed(group, torch.from_numpy(eliminated[group.name]), calls, grams, named)
         for group in groups
         if group.name in eliminated
     }
-    used = {trial.call.op.index: trial for state in states.values() for trials in state.trials for trial in trials}
     alone = {group.name: _rows_of(group, named) for group in groups if group.name not in eliminated}
     effects: dict[str, list[Tensor]] = {name: [] for name in alone}
     seen = 0
     try:
         for gradients in _sample_gradients(model, named, calibration, seed):
             seen += 1
-            shared = {index: _shared(trial.call, trial.taps, named, gradients) for index, trial in used.items()}
             for state in states.values():
-                for k, trials in enumerate(state.trials):
-                    change = sum(_effect(trial, *shared[trial.call.op.index]) for trial in trials)
-                    state.squares[k] += float(change) ** 2
+                total = sum((change.effect(gradients) for change in state.changes), torch.zeros(len(FRACTIONS)))
+                state.squares += total.double().square()
             for name, rows in alone.items():
                 effects[name].append(_own_effect(rows, named, gradients))
     except _NotDifferentiable:
@@ -177,32 +202,49 @@ def at_the_outputs(
     return found
 
 
-def _with_trials(group: ChannelGroup, damage: Tensor, calls: Sequence[LayerCall], grams: Mapping[int, Gram]) -> _Group:
-    state = _Group(group, damage)
+def _changed(
+    group: ChannelGroup,
+    damage: Tensor,
+    calls: Sequence[LayerCall],
+    grams: Mapping[int, Gram],
+    named: Mapping[str, Tensor],
+) -> _Group:
     order = damage.argsort(stable=True)
-    for fraction in FRACTIONS:
-        removed = order[: max(1, int(fraction * group.channels))]
-        trials: list[_Trial] = []
-        for call, member in consumers(group, calls):
-            gram = grams.get(call.op.index)
-            if gram is None:
-                continue
-            taps = _taps(call, gram)
-            members = _members(member, group, taps)
-            assert members is not None
-            gone = members[removed].flatten().sort().values
-            moment = gram.xx / gram.rows
-            size = moment.shape[1] - (call.bias is None)
-            is_kept = torch.ones(size, dtype=torch.bool)
-            is_kept[gone] = False
-            kept = is_kept.nonzero()[:, 0]
-            change = torch.zeros(len(moment), len(gone), size)
-            for g in range(len(moment)):
-                change[g][:, kept] = repair(moment[g, :size, :size], gone, kept).float()
-            change[:, torch.arange(len(gone)), gone] = -1
-            trials.append(_Trial(call, taps, gone, change))
-        state.trials.append(trials)
-    return state
+    found = []
+    for call, member in consumers(group, calls):
+        gram = grams.get(call.op.index)
+        if gram is None:
+            continue
+        taps = _taps(call, gram)
+        members = _members(member, group, taps)
+        assert members is not None
+        moment, weight = gram.xx / gram.rows, named[call.weight]
+        by_input = _by_input(call, weight, taps).float()
+        size = moment.shape[1] - (call.bias is None)
+        change = torch.empty(len(FRACTIONS), weight.numel(), dtype=torch.bfloat16)
+        bias = named.get(call.bias or "")
+        shift = None if bias is None else torch.zeros(len(FRACTIONS), bias.numel())
+        for k, fraction in enumerate(FRACTIONS):
+            gone = members[order[: max(1, int(fraction * group.channels))]].flatten().sort().values
+            shares = _shares(moment[:, :size, :size], gone)  # [G, gone, size]
+            moved = shares.transpose(1, 2) @ by_input[:, gone]  # [G, size, R]
+            change[k] = _as_weight(call, moved[:, : by_input.shape[1]], weight.shape, taps).flatten()
+            if shift is not None:
+                shift[k] = moved[:, -1].reshape(shift.shape[1], -1).sum(dim=1)
+        found.append(_Change(call, change, shift))
+    return _Group(damage, found)
+
+
+def _shares(moment: Tensor, gone: Tensor) -> Tensor:
+    """[G, gone, D]: what each input takes over from those that are gone, themselves with -1."""
+    is_kept = torch.ones(moment.shape[1], dtype=torch.bool)
+    is_kept[gone] = False
+    kept = is_kept.nonzero()[:, 0]
+    found = torch.zeros(len(moment), len(gone), moment.shape[1])
+    for g, matrix in enumerate(moment):
+        found[g][:, kept] = repair(matrix, gone, kept).float()
+    found[:, torch.arange(len(gone)), gone] = -1
+    return found
 
 
 class _NotDifferentiable(Exception):  # noqa: N818  a fact about the model, no error
@@ -217,13 +259,22 @@ def _sample_gradients(
     Raises: _NotDifferentiable.
     """
     rng = generator(seed)
-    spread: list[Tensor] = []
-    for one in itertools.islice((one for batch in calibration for one in singles(batch)), SAMPLES):
-        if not spread:
-            with torch.no_grad(), blaming_data():
-                whole = tree.tensors(call_model(model, next(iter(calibration)).inputs))
-                spread = [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in whole]
+    spread = _spread(model, calibration)
+    for one in _first(calibration, SAMPLES):
         yield _gradient(model, named, one.inputs, spread, rng)
+
+
+def _first(calibration: Calibration, count: int) -> Iterator[Batch]:
+    """Single samples, so that what is found does not depend on the batches."""
+    return itertools.islice((one for batch in calibration for one in singles(batch)), count)
+
+
+def _spread(model: nn.Module, calibration: Calibration) -> list[Tensor]:
+    """The standard deviation of each output tensor."""
+    with torch.no_grad(), blaming_data():
+        found = [list(tree.tensors(call_model(model, one.inputs))) for one in _first(calibration, SPREAD)]
+    outputs = [torch.cat([t.detach().flatten() for t in same]) for same in zip(*found, strict=True)]
+    return [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in outputs]
 
 
 def _gradient(
@@ -247,30 +298,6 @@ def _gradient(
 
 def _signs(t: Tensor, rng: torch.Generator) -> Tensor:
     return torch.randint(0, 2, t.shape, generator=rng).to(t.device) * 2.0 - 1.0
-
-
-def _shared(
-    call: LayerCall, taps: int, named: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]
-) -> tuple[Tensor, Tensor | None]:
-    """[G, I, I] sum over outputs and kernel positions of w_i g_j, and [G, I] of w_i g_bias."""
-    weight = _by_input(call, named[call.weight], taps).float()
-    gradient = gradients.get(call.weight)
-    if gradient is None:
-        return torch.zeros(len(weight), weight.shape[1], weight.shape[1]), None
-    products = weight @ _by_input(call, gradient, taps).float().transpose(1, 2)
-    bias = gradients.get(call.bias) if call.bias else None
-    if bias is None:
-        return products, None
-    sums = weight.reshape(*weight.shape[:2], bias.numel() // len(weight), -1).sum(dim=3)  # [G, I, O]
-    return products, torch.einsum("gio,go->gi", sums, bias.detach().float().cpu().reshape(len(weight), -1))
-
-
-def _effect(trial: _Trial, products: Tensor, constant: Tensor | None) -> float:
-    inputs = products.shape[2]
-    total = float((trial.change[:, :, :inputs] * products[:, trial.gone]).sum())
-    if constant is not None and trial.change.shape[2] > inputs:
-        total += float((trial.change[:, :, inputs] * constant[:, trial.gone]).sum())
-    return total
 
 
 def _rows_of(group: ChannelGroup, named: Mapping[str, Tensor]) -> list[tuple[Member, Tensor]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 MAX_INPUTS = 4096  # of a layer: the Gram matrix of more takes gigabytes and minutes
+_GOLDEN = 0.6180339887498949
 CHUNK = 8192  # rows multiplied in single precision before they are added in double precision
 
 
@@ -62,3 +63,18 @@ def sample_rows(count: int, wanted: int, generator: torch.Generator) -> Tensor:
         return some
     chosen: Tensor = torch.randperm(count, generator=generator)[:wanted].sort().values
     return chosen
+
+
+def spread_rows(count: int, samples: int, first: int, wanted: int, seed: int = 0) -> Tensor:
+    """Which of `count` rows, sample after sample, to look at: about `wanted` of each sample, evenly spread.
+
+    `first`: the number of samples before these. Rows do not depend on how the samples are cut into batches; where they
+    start differs from sample to sample, by the golden ratio.
+    """
+    if not samples or count % samples:
+        samples = 1
+    each = count // samples
+    n = min(wanted, each)
+    starts = ((first + seed + torch.arange(samples, dtype=torch.float64)) * _GOLDEN) % 1
+    chosen = ((torch.arange(n) + starts[:, None]) * (each / max(n, 1))).long().clamp_max(max(each - 1, 0))
+    return (torch.arange(samples)[:, None] * each + chosen).flatten()

@@ -103,10 +103,13 @@ class Lockstep:
             dropped.end()
             self._waiting.append(dropped.piece)
         give_back()  # what threads have freed is of no use to other threads
+        known = len(self._running)
         while self._waiting and len(self._running) < min(self.counts[number : number + AHEAD]):
             self._running.append(self._pair(self._waiting.popleft(), number))
-        for pair in self._running:
+        for index, pair in enumerate(self._running):
             pair.advance(self.stops[number], self.stops[number + 1 :])
+            if index >= known:  # it has made and freed the maps of all layers up to here
+                give_back()
             yield pair
 
     @property

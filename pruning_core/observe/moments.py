@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.calibration import Calibration, generator
+from pruning_core.calibration import Calibration
 from pruning_core.errors import ModelError
 from pruning_core.observe.calls import LayerCall, layer_calls
-from pruning_core.observe.gram import MAX_INPUTS, Gram, sample_rows
+from pruning_core.observe.gram import MAX_INPUTS, Gram, spread_rows
 from pruning_core.observe.pieces import pieces
 from pruning_core.observe.tap import Tap, run_tapped
 from pruning_core.trace import Op, Trace
 
-ROWS = 32_768  # positions that are looked at per layer, spread evenly over the samples
+ROWS = 32_768  # positions that are looked at per layer at most, spread evenly over the samples
+ROWS_PER_INPUT, MIN_ROWS = 12, 8_192  # as many are enough
 MAX_UNFOLDED = 1152  # inputs of a convolution with each kernel position counted; wider ones take seconds per group
 
 
@@ -33,24 +34,27 @@ def input_moments(
     calls = {call.op.index: call for call in layer_calls(trace) if call.inputs <= MAX_INPUTS}
     grams = {index: Gram() for index in calls}
     batches = pieces(calibration, trace)
-    samples, size = sum(map(len, batches)), 0
-    rng = generator(seed)
+    samples, seen, size = sum(map(len, batches)), 0, 0
 
     def look(op: Op, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
         call = calls[op.index]
         x, out = call.input_of(args), run()
-        share = ROWS * size // samples + 1
-        if unfolded and _unfolds(call):
-            rows = sample_rows(out.numel() // out.shape[call.channel_axis], share, rng)
+        is_unfolded = unfolded and _unfolds(call)
+        read = out if is_unfolded else x
+        inputs = call.inputs * (math.prod(call.op.args[1].shape[2:]) if is_unfolded else 1)
+        wanted = min(max(ROWS_PER_INPUT * inputs, MIN_ROWS), ROWS)
+        count = read.numel() // read.shape[call.channel_axis]
+        rows = spread_rows(count, size, seen, math.ceil(wanted / samples), seed)
+        if is_unfolded:
             grams[op.index].add(call.input_rows(x, tuple(call.op.args[1].shape), call.groups, rows))
         else:
-            count = x.numel() // x.shape[call.channel_axis]
-            grams[op.index].add(channel_rows(call, x, sample_rows(count, share, rng)))
+            grams[op.index].add(channel_rows(call, x, rows))
         return out
 
     for batch in batches:
         size = len(batch)
         run_tapped(model, batch.inputs, Tap(trace, calls, look))
+        seen += size
     for index, gram in grams.items():
         if gram.rows and not bool(gram.xx.isfinite().all()):
             raise ModelError(

@@ -59,7 +59,7 @@ def test_against_least_squares_of_numpy() -> None:
     """With many rows and hardly any noise the ridge does nothing."""
     x, y, weight, start = problem(400)
     ones = torch.ones(1, 1, OUTPUTS)
-    rows = Rectified(x, y, ones, torch.zeros(1, 1, OUTPUTS))
+    rows = Rectified.of(x, y, ones, torch.zeros(1, 1, OUTPUTS))
     found = regress_rows(rows, rows, weight, start, relu=False)
     for g in range(GROUPS):
         with_one = np.concatenate([x[g].double().numpy(), np.ones((400, 1))], axis=1)
@@ -69,7 +69,7 @@ def test_against_least_squares_of_numpy() -> None:
 
 def test_weights_that_cannot_be_bettered_stay() -> None:
     x, _, weight, start = problem(20)
-    rows = Rectified(x, x @ weight, torch.ones(1, 1, OUTPUTS), torch.zeros(1, 1, OUTPUTS))
+    rows = Rectified.of(x, x @ weight, torch.ones(1, 1, OUTPUTS), torch.zeros(1, 1, OUTPUTS))
     assert math.isinf(regress_rows(rows, rows, weight, start, relu=False).ridge)
     gram = Gram()
     gram.add(x, x @ weight)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from pruning_core.calibration import Calibration
 from pruning_core.coupling.analysis import Decisions, resolve
 from pruning_core.coupling.groups import channel_groups
+from pruning_core.criteria import reconstruction
 from pruning_core.damage import Damages
 from pruning_core.inputs import ExampleInputs
 from pruning_core.observe import moments
@@ -44,6 +45,43 @@ def test_a_shifted_copy_goes_for_nothing(compared: bool, monkeypatch: pytest.Mon
     monkeypatch.setattr(moments, "MAX_UNFOLDED", 0)  # position by position, it is nobody's copy
     damage = damages(shifted_net(), x, compared=compared)
     assert float(damage.min()) > 0.2 * float(damage.median())
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_damages_do_not_depend_on_the_batches(compared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only some positions are looked at, and where the output's spread is not that of the first batch."""
+    monkeypatch.setattr(moments, "ROWS", 640)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    x = torch.randn(64, 3, 12, 12) * torch.linspace(0.2, 3, 64)[:, None, None, None]
+    subject = study(net, ExampleInputs.of(x[:2]))
+    groups = [g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason]
+    whole = Damages(subject, Calibration(x)).of(groups, compared=compared)
+    cut = Damages(subject, Calibration([*x[:60].split(5), x[60:]])).of(groups, compared=compared)
+    for name, damage in whole.items():
+        torch.testing.assert_close(torch.from_numpy(cut[name]), torch.from_numpy(damage), rtol=1e-4, atol=0)
+
+
+def test_a_weight_by_input_is_the_weight_again() -> None:
+    """To rows of inputs and back is the weight again, for layers of every form."""
+    torch.manual_seed(0)
+    for layer in (
+        nn.Conv2d(6, 5, 3),
+        nn.Conv2d(6, 4, (3, 1), groups=2),
+        nn.ConvTranspose2d(6, 5, 2, stride=2),
+        nn.Conv1d(6, 5, 1),
+        nn.Linear(6, 5),
+    ):
+        spatial = () if isinstance(layer, nn.Linear) else (5,) * (layer.weight.ndim - 2)
+        net = nn.Sequential(nn.Linear(6, 6) if not spatial else type(layer)(6, 6, 1), layer).eval()
+        x = torch.randn(12, 6, *spatial)
+        trace = study(net, ExampleInputs.of(x[:2])).trace
+        grams = input_moments(net, trace, Calibration(x), unfolded=True)
+        for call in layer_calls(trace):
+            taps = (grams[call.op.index].xx.shape[1] - 1) // call.inputs
+            weight = net.get_parameter(call.weight).detach()
+            by_input = reconstruction._by_input(call, weight, taps).float()
+            torch.testing.assert_close(reconstruction._as_weight(call, by_input, weight.shape, taps), weight)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
