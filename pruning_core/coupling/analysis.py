@@ -117,6 +117,8 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
     axes = initial_axes(trace, links)
     used = used_values(trace)
     computed = Computed(trace)
+    for (name, axis), (positions, reason) in trace.pins.items():
+        links.lock(axes[trace.tensors[name].index][axis][positions], reason)
     choices: dict[ChoiceKey, Choice] = {}
     choice_ids: dict[ChoiceKey, Ids] = {}
     locks: dict[int, list[tuple[int, int, str]]] = {}
