@@ -154,7 +154,11 @@ def prune(
         mask_error=error,
         seconds=time.perf_counter() - start,
         repairs=repairs,
-        notes=(*(scorer.damages.notes if scorer.damages else ()), *left_as_cut(draft, decided.spec, repairs)),
+        notes=(
+            *decided.notes,
+            *(scorer.damages.notes if scorer.damages else ()),
+            *left_as_cut(draft, decided.spec, repairs),
+        ),
         predicted_ms=predicted_latency(draft, scorer),
     )
     return PruneResult(pruned, decided, report)

@@ -97,6 +97,7 @@ class PruningPlan:
     choices: tuple[tuple[int, int, int], ...] = ()  # (call, ordinal, factor kept), see coupling.analysis
     locked: tuple[Locked, ...] = ()
     approximate: tuple[tuple[str, str], ...] = ()  # (group, the statistic that runs over the pruned axis)
+    not_run: tuple[str, ...] = ()  # layers that the example inputs do not reach: not cut, and nobody knows if they fit
 
     def __post_init__(self) -> None:
         shapes = dict(self.tensors)
@@ -124,6 +125,13 @@ class PruningPlan:
     @property
     def prunable_after(self) -> int:
         return self.prunable_before - self.channels_before + self.channels_after
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What cannot be promised of the pruned model."""
+        if not (self.cuts and self.not_run):
+            return ()
+        return (f"not run on the example inputs, so not cut, and may not fit: {', '.join(self.not_run)}",)
 
     def to_json(self) -> str:
         data = dataclasses.asdict(self)
@@ -158,6 +166,7 @@ class PruningPlan:
                 choices=tuple((a, b, c) for a, b, c in data["choices"]),
                 locked=tuple(Locked(**k | {"layers": tuple(k["layers"])}) for k in data["locked"]),
                 approximate=tuple((a, b) for a, b in data["approximate"]),
+                not_run=tuple(data.get("not_run", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise PlanError(f"this is no pruning plan: {type(exc).__name__}: {exc}", "plan JSON", REPLAN) from exc
@@ -177,6 +186,7 @@ class PruningPlan:
         notes = [f"approximate: {group}: {why}" for group, why in self.approximate]
         notes += [f"set {m.module}.{m.attribute}: {m.old} -> {m.new}" for m in self.mends if m.attribute not in _OBVIOUS]
         notes += [f"scaled {r.tensor} by {r.factor:.4g} in {len(r.positions)} rows, for a constant" for r in self.rescales]
+        notes += self.notes
         return "\n".join([table(("layers", "before", "after", "removed", "why it was left alone"), rows), *notes])
 
 

@@ -84,7 +84,7 @@ def reference(subject: Subject, draft: Draft, *, double: bool = False) -> Predic
     trace = subject.retrace(muted, double=double)
     if trace.error is not None:
         return None
-    trace.positions = subject.trace.positions
+    trace.positions, trace.pins = subject.trace.positions, subject.trace.pins
     same = 0  # calls until the runs part ways; choices are numbered by call
     for one, other in zip(trace.ops, subject.trace.ops, strict=False):
         if one.func is not other.func:
@@ -180,6 +180,7 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
             if g not in cut and g.layers
         ),
         approximate=tuple((g.name, g.approximate) for g in cut if g.approximate),
+        not_run=subject.not_run,
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import check_devices, check_model
@@ -16,6 +17,7 @@ from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.trace import Trace, meta_twin, real_twin, record
 from pruning_core.twin import like, named_tensors, twin
+from pruning_core.unread import names_of, pins_of, unread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +28,7 @@ class Subject:
     inputs: ExampleInputs
     tensors: dict[str, Tensor]
     trace: Trace
+    not_run: tuple[str, ...] = ()  # layers that no call reads, in training neither
 
     def retrace(self, pruned: nn.Module, *, double: bool = False) -> Trace:
         """Run a pruned throw-away copy the same way, or in double precision."""
@@ -61,7 +64,21 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
             "the model returns no tensor", type(model).__name__, "return a tensor, or tuples, lists, dicts of them"
         )
     trace.positions = channel_numbers(trace, tensors)
-    return Subject(model, inputs, tensors, trace)
+    return Subject(model, inputs, tensors, trace, _pin(model, inputs, trace))
+
+
+def _pin(model: nn.Module, inputs: ExampleInputs, trace: Trace) -> tuple[str, ...]:
+    """Keep whole what layers read that run only in training; the names of those that did not run even then."""
+    left_out = unread(model, trace)
+    if not left_out:
+        return ()
+    copy = real_twin(model) if trace.real else meta_twin(model)
+    with torch.random.fork_rng(devices=[]):  # a real run draws for its dropout
+        training = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=trace.real, training=True)
+    if training.error is None:
+        trace.pins = pins_of(training, left_out - unread(model, training))
+        left_out &= unread(model, training)
+    return names_of(model, left_out)
 
 
 def channel_numbers(trace: Trace, tensors: dict[str, Tensor]) -> dict[int, Ids]:

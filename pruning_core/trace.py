@@ -70,6 +70,7 @@ class Trace:
     returned: tuple[Any, ...] = ()  # numbers and strings among the outputs
     constants: list[tuple[int, Any]] = field(default_factory=list)  # (calls before it, numbers made into a tensor)
     positions: dict[int, Any] = field(default_factory=dict)  # integer buffers that pick channels: value -> numbers
+    pins: dict[tuple[str, int], tuple[Any, str]] = field(default_factory=dict)  # (tensor, axis) -> what stays, and why
     real: bool = False
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did
@@ -279,12 +280,13 @@ def record(
     *,
     keep_whole: Callable[[str], bool],
     real: bool,
+    training: bool = False,
 ) -> Trace:
     """Run a throw-away module once and write down every call. `names` are its own tensors by name.
 
     A run that raises ends the trace early: `error` holds the exception and `module` the place.
     """
-    throwaway.eval()
+    throwaway.train(training)
     recorder = _Recorder(keep_whole)
     trace = recorder.trace
     trace.real = real

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from pruning_core.coupling.computed import Computed
 from pruning_core.coupling.rules import RULES
 from pruning_core.coupling.rules.elementwise import is_pointwise, pointwise
 from pruning_core.coupling.rules.table import Choice, Context, bind, symbols
@@ -115,6 +116,9 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
     links = Links()
     axes = initial_axes(trace, links)
     used = used_values(trace)
+    computed = Computed(trace)
+    for (name, axis), (positions, reason) in trace.pins.items():
+        links.lock(axes[trace.tensors[name].index][axis][positions], reason)
     choices: dict[ChoiceKey, Choice] = {}
     choice_ids: dict[ChoiceKey, Ids] = {}
     locks: dict[int, list[tuple[int, int, str]]] = {}
@@ -123,7 +127,13 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
     for op in trace.ops:
         links.where = lambda op=op: where(op)  # type: ignore[misc]
         ctx = Context(links, op, decisions, choices, choice_ids, used, trace.positions)
-        for value, found in zip(op.outputs(), run_rule(ctx, axes), strict=True):
+        reads = len(links.reads)
+        results = run_rule(ctx, axes)
+        if len(links.reads) > reads and not computed.is_read_by(op):
+            for ids in links.reads[reads:]:
+                links.approximate(ids, f"{op.name.removeprefix('aten.')} counts along the pruned axis")
+        computed.follow(op)
+        for value, found in zip(op.outputs(), results, strict=True):
             known = axes.get(value.index)
             if known is None:
                 axes[value.index] = found

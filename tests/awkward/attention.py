@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from tests.models import IMAGE, Case, normal, seeded, tokens
 
 FC = frozenset({"fc"})
+MIX = frozenset({"mix", "fc"})
 SEQUENCE = normal((2, 12, 24))
 
 
@@ -379,6 +380,52 @@ class NonLocal(nn.Module):
         return self.fc((x + self.out(y)).mean((2, 3)))
 
 
+class CausalQueries(nn.Module):
+    """Mixed tokens ask, others answer, and `is_causal` shows the n-th the first n answers: whoever goes shifts the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(12, 16)
+        self.embed = nn.Linear(20, 32)
+        self.key, self.value = nn.Linear(32, 24), nn.Linear(32, 24)
+        self.fc = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        memory = self.embed(memory).relu()
+        k, v = self.key(memory), self.value(memory)
+        return self.fc(F.scaled_dot_product_attention(self.mix(x.mT).mT, k, v, is_causal=True).sum(1))
+
+
+class CausalKeys(nn.Module):
+    """The other way round: others ask, the mixed tokens answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(12, 16)
+        self.embed = nn.Linear(20, 32)
+        self.query = nn.Linear(32, 24)
+        self.fc = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        q, kv = self.query(self.embed(memory).relu()), self.mix(x.mT).mT
+        return self.fc(F.scaled_dot_product_attention(q, kv, kv, is_causal=True).sum(1))
+
+
+class CausalTokens(nn.Module):
+    """The mixed tokens ask and answer: those that are left keep their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(12, 16)
+        self.query, self.key, self.value = nn.Linear(24, 16), nn.Linear(24, 16), nn.Linear(24, 16)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mix(x.mT).mT
+        out = F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x), is_causal=True)
+        return self.fc(out.sum(1))
+
+
 CASES = {
     "attention_einsum": Case(build=seeded(EinsumAttention), inputs=SEQUENCE, locked=FC),
     "attention_fused_qkv": Case(build=seeded(FusedQkv), inputs=SEQUENCE, locked=FC),
@@ -401,4 +448,7 @@ CASES = {
     "channel_attention_cosine": Case(build=seeded(CosineAttention), inputs=SEQUENCE, locked=FC, approximate=True),
     "class_token": Case(build=seeded(ClassToken), inputs=IMAGE, locked=FC),
     "non_local": Case(build=seeded(NonLocal), inputs=IMAGE, locked=FC),
+    "causal_queries": Case(build=seeded(CausalQueries), inputs=normal((2, 12, 24), (2, 16, 20)), locked=MIX),
+    "causal_keys": Case(build=seeded(CausalKeys), inputs=normal((2, 12, 24), (2, 10, 20)), locked=MIX),
+    "causal_tokens": Case(build=seeded(CausalTokens), inputs=SEQUENCE, locked=FC, approximate=True),
 }

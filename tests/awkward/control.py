@@ -182,6 +182,21 @@ class InPlace(nn.Module):
         return self.fc(buffer.mean((2, 3)))
 
 
+class AuxiliaryHead(nn.Module):
+    """GoogLeNet: a second head reads the first block, in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
+        self.aux = nn.Sequential(nn.Conv2d(16, 24, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 256, 10))
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.conv1(x).relu()
+        out = self.fc(self.conv2(x).relu().mean((2, 3)))
+        return (out, self.aux(x)) if self.training else out
+
+
 CASES = {
     "data_dependent": Case(build=seeded(DataDependent), inputs=IMAGE, locked=FC),
     "caches_tensor": Case(build=seeded(CachesTensor), inputs=normal((2, 12, 24)), locked=FC),
@@ -192,4 +207,5 @@ CASES = {
     "hard_routing": Case(build=seeded(HardRouting), inputs=normal((2, 12, 24)), locked=FC),
     "masked_pooling": Case(build=seeded(MaskedPooling), inputs=tokens((3, 9), high=40), locked=FC),
     "in_place": Case(build=seeded(InPlace), inputs=IMAGE, locked=FC),
+    "auxiliary_head": Case(build=seeded(AuxiliaryHead), inputs=IMAGE, locked=FC | {"conv1", "aux.0", "aux.4"}),
 }

@@ -162,6 +162,19 @@ class LocalResponse(nn.Module):
         return self.fc(self.conv3(self.conv2(x).relu()).relu().mean((2, 3)))
 
 
+class NormedOverTokens(nn.Module):
+    """GroupNorm of features whose positions are mixed tokens: its statistics run over those, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(12, 16)
+        self.norm = nn.GroupNorm(4, 24)
+        self.fc = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(self.mix(x.mT)).relu().sum(2))
+
+
 CASES = {
     "group_norm": Case(build=seeded(GroupNormNet), inputs=IMAGE, locked=FC, approximate=True),
     "group_norm_concat": Case(build=seeded(GroupNormConcat), inputs=IMAGE, locked=FC, approximate=True),
@@ -172,4 +185,5 @@ CASES = {
     "layer_norm_whole": Case(build=seeded(NormedWhole), inputs=IMAGE, locked=FC, approximate=True),
     "unit_sphere": Case(build=seeded(UnitSphere), inputs=normal((4, 24)), approximate=True),
     "local_response_norm": Case(build=seeded(LocalResponse), inputs=IMAGE, locked=FC | {"conv1"}),
+    "group_norm_tokens": Case(build=seeded(NormedOverTokens), inputs=normal((2, 12, 24)), locked=FC, approximate=True),
 }

@@ -133,7 +133,59 @@ class ConvLstm(nn.Module):
         return self.head(h)
 
 
+class ChannelsAsTime(nn.Module):
+    """A recurrent layer walks over the channels: each step reads what the earlier ones left, so no channel may go."""
+
+    def __init__(self, layer: type[nn.RNNBase], batch_first: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 16, 3, padding=1)
+        self.layer = layer(24, 32, batch_first=batch_first)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu()
+        time = 1 if self.layer.batch_first else 0
+        return self.fc(self.layer(x if time else x.transpose(0, 1))[0].sum(time))
+
+
+class UnbatchedTime(nn.Module):
+    """The same with one sequence, not a batch of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(24, 16)
+        self.lstm = nn.LSTM(12, 32)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.lstm(self.embed(x[0]).relu().t())[0].sum(0))
+
+
+class ChannelsAsBatch(nn.Module):
+    """A recurrent layer reads the curve of every channel on its own: the channels are its batch, and may go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 16, 3, padding=1)
+        self.lstm = nn.LSTM(1, 32)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, (h, _) = self.lstm(self.conv(x)[0].relu().t().unsqueeze(-1))
+        return self.fc(h[0].sum(1))
+
+
+def over_time(layer: type[nn.RNNBase], batch_first: bool) -> Case:
+    build = seeded(lambda: ChannelsAsTime(layer, batch_first))
+    return Case(build=build, inputs=normal((2, 3, 24)), locked=frozenset({"conv", "fc"}))
+
+
 CASES = {
+    "lstm_over_channels": over_time(nn.LSTM, True),
+    "gru_over_channels": over_time(nn.GRU, False),
+    "rnn_over_channels": over_time(nn.RNN, True),
+    "lstm_unbatched_time": Case(build=seeded(UnbatchedTime), inputs=SEQUENCE, locked=frozenset({"embed", "fc"})),
+    "lstm_channels_as_batch": Case(build=seeded(ChannelsAsBatch), inputs=normal((1, 3, 24)), locked=FC),
     "lstm_head": Case(build=seeded(LstmHead), inputs=IMAGE, locked=FC),
     "gru_bidirectional": Case(build=seeded(BidirectionalGru), inputs=tokens((2, 12), high=60), locked=FC),
     "lstm_stacked": Case(build=seeded(StackedLstm), inputs=normal((12, 2, 24)), locked=FC),

@@ -17,7 +17,18 @@ from tests.awkward import AWKWARD
 from tests.models import NETS, Case, seeded
 
 CASES = {**NETS, **AWKWARD}
-SAMPLE = sorted([*NETS, "transformer_encoder", "lstm_head", "attention_fused_qkv", "weight_norm", "tied_embedding", "unet"])
+SAMPLE = sorted(
+    [
+        *NETS,
+        "transformer_encoder",
+        "lstm_head",
+        "attention_fused_qkv",
+        "weight_norm",
+        "tied_embedding",
+        "unet",
+        "auxiliary_head",
+    ]
+)
 HALF = pc.PruningSpec(ratio=0.5)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from pruning_core.coupling.rules.elementwise import align
 from pruning_core.coupling.rules.linear import contract
 from pruning_core.coupling.rules.table import Context, Sym, rule
-from pruning_core.coupling.units import Axes, is_fixed
+from pruning_core.coupling.units import Axes, Ids, is_fixed
 
 
 @rule("aten.scaled_dot_product_attention")
@@ -27,6 +27,8 @@ def attention(
     contract(ctx, q.axes[-1], k.axes[-1])
     ctx.links.join(k.axes[-2], v.axes[-2])
     ctx.links.approximate(k.axes[-2], "softmax runs over the pruned axis")
+    if causal:
+        _same_places(ctx, q.axes[-2], k.axes[-2])
     keys = list(k.axes[:-2])
     values = list(v.axes[:-2])
     if enable_gqa and q.shape[-3] != k.shape[-3]:  # each key head serves a run of query heads
@@ -41,3 +43,11 @@ def attention(
         align(ctx, [Sym((*lead, q.axes[-2], k.axes[-2]), q.dtype), mask], len(lead) + 2)
     ctx.links.emit(v.axes[-1])
     return (*lead, q.axes[-2], v.axes[-1])
+
+
+def _same_places(ctx: Context, queries: Ids, keys: Ids) -> None:
+    """Causal: the n-th query sees the first n keys. What goes on both sides leaves the others in their order."""
+    if len(queries) == len(keys):
+        ctx.links.join(queries, keys)
+    else:
+        ctx.links.lock_axes((queries, keys), f"a causal mask counts positions in {ctx.links.where()}")

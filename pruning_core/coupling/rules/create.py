@@ -7,8 +7,7 @@ from typing import Any
 from pruning_core.coupling.rules.table import Context, Sym, rule
 from pruning_core.coupling.units import Axes, all_fixed
 
-
-@rule(
+CONSTANT = (
     "aten.zeros",
     "aten.ones",
     "aten.full",
@@ -20,6 +19,9 @@ from pruning_core.coupling.units import Axes, all_fixed
     "aten.empty_strided",
     "aten.new_empty_strided",
 )
+
+
+@rule(*CONSTANT)
 def constant(ctx: Context, *_: Any, **__: Any) -> Axes:
     return tuple(ctx.links.free(n) for n in ctx.out_shapes[0])
 
@@ -43,7 +45,7 @@ def positional(ctx: Context, *_: Any, **__: Any) -> Axes:
     return all_fixed(ctx.out_shapes[0])
 
 
-@rule(
+LIKE = (
     "aten.zeros_like",
     "aten.ones_like",
     "aten.full_like",
@@ -54,5 +56,8 @@ def positional(ctx: Context, *_: Any, **__: Any) -> Axes:
     "aten.uniform_",
     "aten.bernoulli_",
 )
+
+
+@rule(*LIKE)
 def like(ctx: Context, x: Sym, *_: Any, **__: Any) -> Axes:
     return x.axes

@@ -51,6 +51,8 @@ def layer_norm(
 def _groups(ctx: Context, x: Sym, groups: int, weight: Sym | None, bias: Sym | None) -> None:
     ids = x.axes[1]
     _tie(ctx, ids, weight, bias)
+    for positions in x.axes[2:]:
+        ctx.links.approximate(positions, "group_norm runs over the pruned axis")
     size = len(ids) // groups
     options = [0, 1] if groups >= size else [1, 0]
     options = [k for k in options if (groups, size)[k] > 1]

@@ -8,7 +8,7 @@ import numpy as np
 
 from pruning_core.coupling.rules.linear import contract
 from pruning_core.coupling.rules.table import Context, Sym, rule
-from pruning_core.coupling.units import Axes, Ids
+from pruning_core.coupling.units import Axes, Ids, fixed
 
 
 def _direction(ctx: Context, x: Ids, weights: list[Sym], gates: int, bias: bool, projected: bool) -> tuple[Ids, Ids]:
@@ -32,9 +32,14 @@ def _direction(ctx: Context, x: Ids, weights: list[Sym], gates: int, bias: bool,
 
 
 def _recurrent(
-    ctx: Context, x: Sym, states: list[Sym], params: tuple[Sym, ...], bias: bool, layers: int, both: bool, gates: int
+    ctx: Context, x: Sym, states: list[Sym], params: tuple[Sym, ...], rest: tuple[Any, ...], gates: int
 ) -> list[Axes]:
+    """x [T, B, I], or [B, T, I]: each step reads what the ones before it left, so no step can go; B passes."""
+    bias, layers, _dropout, _train, both, batch_first = rest
     directions = 2 if both else 1
+    time = 1 if batch_first else 0
+    ctx.links.lock(x.axes[time], f"steps in time of {ctx.links.where()}")
+    batch = x.axes[1 - time]
     per = len(params) // (layers * directions)
     projected = per == (5 if bias else 3)
     feed, hiddens, outs = x.axes[-1], [], []
@@ -46,7 +51,8 @@ def _recurrent(
         hiddens += [hidden for hidden, _ in found]
         outs += [out for _, out in found]
         feed = np.concatenate([out for _, out in found]) if both else found[0][1]
-    results: list[Axes] = [(*x.axes[:-1], feed)]
+    lead = (batch, fixed(x.shape[1])) if batch_first else (fixed(x.shape[0]), batch)
+    results: list[Axes] = [(*lead, feed)]
     values = ctx.op.outputs()
     for value, per_layer, state in zip(values[1:], (outs, hiddens), [*states, None, None], strict=False):
         # one tensor holds the states of all layers, so they have one width
@@ -57,7 +63,10 @@ def _recurrent(
                 ctx.links.join(per_layer[0], ids)
             if state is not None:
                 ctx.links.join(per_layer[0], state.axes[-1])
-        results.append((*(np.zeros(n, dtype=np.int64) for n in value.shape[:-1]), per_layer[0]))
+        if state is not None:
+            ctx.links.lock(state.axes[0], f"layers of {ctx.links.where()}")
+            ctx.links.join(batch, state.axes[1])
+        results.append((fixed(value.shape[0]), batch, per_layer[0]))
     return results
 
 
@@ -66,7 +75,7 @@ def lstm(ctx: Context, x: Sym, states: Any, params: Any, *rest: Any) -> Any:
     if not isinstance(params, tuple):
         return ctx.lock_all(f"packed sequences in {ctx.links.where()}")
     if isinstance(params[0], Sym) and isinstance(states, tuple) and isinstance(rest[0], bool):
-        return _recurrent(ctx, x, list(states), params, rest[0], rest[1], rest[4], 4)
+        return _recurrent(ctx, x, list(states), params, rest, 4)
     return ctx.lock_all(f"packed sequences in {ctx.links.where()}")
 
 
@@ -74,5 +83,5 @@ def lstm(ctx: Context, x: Sym, states: Any, params: Any, *rest: Any) -> Any:
 def gru(ctx: Context, x: Sym, state: Any, params: Any, *rest: Any) -> Any:
     gates = 3 if ctx.op.name == "aten.gru" else 1
     if isinstance(params, tuple) and isinstance(state, Sym) and isinstance(rest[0], bool):
-        return _recurrent(ctx, x, [state], params, rest[0], rest[1], rest[4], gates)
+        return _recurrent(ctx, x, [state], params, rest, gates)
     return ctx.lock_all(f"packed sequences in {ctx.links.where()}")

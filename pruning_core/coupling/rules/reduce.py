@@ -22,7 +22,7 @@ def _dims(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return dims if not isinstance(dims, bool | float) else None
 
 
-@rule("aten.sum", "aten.nansum", "aten.count_nonzero")
+@rule("aten.sum", "aten.nansum")
 def sum_(ctx: Context, x: Sym, *args: Any, **kwargs: Any) -> Axes:
     gone, out = _reduced(ctx, x, _dims(args, kwargs))
     for d in gone:
@@ -38,6 +38,7 @@ def sum_(ctx: Context, x: Sym, *args: Any, **kwargs: Any) -> Axes:
     "aten.prod",
     "aten.any",
     "aten.all",
+    "aten.count_nonzero",
 )
 def statistic(ctx: Context, x: Sym, *args: Any, **kwargs: Any) -> Axes:
     gone, out = _reduced(ctx, x, _dims(args, kwargs))
@@ -56,11 +57,13 @@ def spread(ctx: Context, x: Sym, *args: Any, **kwargs: Any) -> list[Axes]:
 
 @rule("aten.norm", "aten.linalg_vector_norm", "aten.frobenius_norm")
 def vector_norm(ctx: Context, x: Sym, _ord: Any = 2, dims: Any = None, *_: Any, **kwargs: Any) -> Axes:
-    """A norm loses exactly the removed channels' part of it."""
+    """A norm loses exactly the removed channels' part of it; that of order 0 is a count."""
     dims = kwargs.get("dim", dims)
     gone, out = _reduced(ctx, x, None if isinstance(dims, bool) else dims)
     for d in gone:
         ctx.links.read(x.axes[d])
+        if _ord == 0:
+            ctx.links.approximate(x.axes[d], "a count runs over the pruned axis")
         if isinstance(_ord, int | float) and _ord < 0:  # the smallest entries decide, and a muted one is small
             ctx.links.lock(x.axes[d], f"a norm of the smallest entries in {ctx.links.where()}")
     return out
