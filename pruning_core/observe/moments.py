@@ -17,8 +17,8 @@ from pruning_core.observe.pieces import pieces
 from pruning_core.observe.tap import Tap, run_tapped
 from pruning_core.trace import Op, Trace
 
-ROWS = 32_768  # positions that are looked at per layer at most, spread evenly over the samples
-ROWS_PER_INPUT, MIN_ROWS = 12, 8_192  # as many are enough
+ROWS = 65_536  # positions that are looked at per layer at most, spread evenly over the samples
+ROWS_PER_INPUT, MIN_ROWS = 16, 32_768  # as many are enough
 MAX_UNFOLDED = 1152  # inputs of a convolution with each kernel position counted; wider ones take seconds per group
 
 
