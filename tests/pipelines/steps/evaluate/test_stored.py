@@ -8,7 +8,7 @@ from pipelines.data import load_data
 from pipelines.evaluations import evaluation_folder
 from pipelines.models import small_resnet
 from pipelines.steps.evaluate import Evaluations, assess_all, evaluate, load_evaluation, remembered
-from pipelines.tasks import Classification, Regression
+from pipelines.tasks import Classification, Regression, Task
 from tests.pipelines.tasks.detection import Detection
 
 DATA = load_data(DataSection())
@@ -55,18 +55,24 @@ def test_evaluated_once_and_found_again(made: Evaluations, tmp_path: Path) -> No
 
 def test_another_question_is_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SECATEUR_HOME", str(tmp_path))
-    asked = [
-        ("models:/m/1", "w", "d", TASK),
-        ("models:/m/2", "w", "d", TASK),
-        ("models:/m/1", "v", "d", TASK),
-        ("models:/m/1", "w", "e", TASK),
-        ("models:/m/1", "w", "d", Classification(11)),
-        ("models:/m/1", "w", "d", Regression("r2")),
-        ("models:/m/1", "w", "d", Detection(1)),
-        ("models:/m/1", "w", "d", Detection(2)),
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "own_net.py"
+    code.write_text("def make(): return Net(width=8)\n")
+    asked: list[tuple[str, str, str, Task, tuple[str, ...]]] = [
+        ("models:/m/1", "w", "d", TASK, ()),
+        ("models:/m/2", "w", "d", TASK, ()),
+        ("models:/m/1", "v", "d", TASK, ()),
+        ("models:/m/1", "w", "e", TASK, ()),
+        ("models:/m/1", "w", "d", Classification(11), ()),
+        ("models:/m/1", "w", "d", Regression("r2"), ()),
+        ("models:/m/1", "w", "d", Detection(1), ()),
+        ("models:/m/1", "w", "d", Detection(2), ()),
+        ("models:/m/1", "w", "d", TASK, ("own_net",)),
     ]
     folders = [evaluation_folder(*question) for question in asked]
     assert len(set(folders)) == len(asked)
     assert folders == [evaluation_folder(*question) for question in asked]
-    assert evaluation_folder("models:/m/1", "w", "d", Detection(1)) == folders[6]  # no address in memory
+    assert evaluation_folder("models:/m/1", "w", "d", Detection(1), ()) == folders[6]  # no address in memory
     assert all(folder.is_relative_to(tmp_path) for folder in folders)
+    code.write_text("def make(): return Net(width=9)\n")  # the weights may be the same, the answers are not
+    assert evaluation_folder(*asked[-1]) not in folders
