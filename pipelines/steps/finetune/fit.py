@@ -29,6 +29,10 @@ from pipelines.steps.finetune.watch import Listeners, Watch
 from pipelines.tasks import Task
 
 logger = logging.getLogger(__name__)
+NO_FEATURES = (
+    "nothing was learned from features: no cut group ends in a layer whose outputs could be compared (an exported graph has "
+    "no layers; name its class in source.factory)"
+)
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # no notes about devices and tips
 
 
@@ -67,6 +71,9 @@ def finetune(
         course = fitting.run()
     module.load_state_dict(course.good)
     module.eval()
+    if teacher is not None and options.distillation.features > 0 and not features:
+        course.note(NO_FEATURES)
+        logger.warning("training: %s", NO_FEATURES)
     fitting.checkpoints.clear()
     return Trained(
         curve=tuple(course.curve),
