@@ -22,8 +22,8 @@ from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
 from pipelines.config import Measure as MeasureSection
-from pipelines.data import Data, images_of, load_data, some
-from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.data import Data, images_of, load_data
+from pipelines.errors import CandidateError, ConfigError
 from pipelines.evaluations import evaluation_folder
 from pipelines.export import check_installed
 from pipelines.flows.exports import Least, export_forms
@@ -38,6 +38,7 @@ from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.evaluate import Evaluations, assess_all, load_evaluation, remembered, save_evaluations
 from pipelines.steps.evaluate.score import score
 from pipelines.steps.finetune import Epoch, Features, boundary_layers, check_hardware, finetune
+from pipelines.steps.fits import check_fits
 from pipelines.steps.measure import measure, missing_package
 from pipelines.steps.prune import PLAN, REPAIRS, Request, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
@@ -409,18 +410,7 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
 
 def check_data_fits(model: ModelRef, data: Data, task: Task | None = None) -> None:
     """Raises DataError unless the model's answer to these samples can be judged by their targets."""
-    kind = f"{data.classes} classes" if data.classes else "numbers to predict"
-    where = f"data set {data.name!r}, inputs {list(data.sample_shape)}, {kind}, targets {list(data.target_shape)}"
-    task = task or task_of(data)
-    x, target = some(data.train, 2)
-    try:
-        with torch.inference_mode():
-            answer = load_module(model)(x)
-    except RuntimeError as exc:
-        raise DataError(f"the model cannot take these images: {exc}", where, "name the data the model was made for") from exc
-    if problem := task.mismatch(answer, target):
-        fix = f"name a model for {type(task).__name__.lower()}, and the data it was made for; or another task"
-        raise DataError(problem, where, fix)
+    check_fits(load_module(model), data, task or task_of(data))
 
 
 def _check_engines(measure: MeasureSection) -> None:
