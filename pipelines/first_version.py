@@ -16,7 +16,8 @@ from pipelines.errors import SourceError
 from pipelines.flows.work import work_place
 from pipelines.progress import display
 from pipelines.registry import SourceVersion, Store
-from pipelines.steps.finetune import finetune
+from pipelines.steps.finetune import check_hardware, finetune
+from pipelines.steps.fits import check_fits
 from pipelines.steps.prune import primary_of
 from pipelines.steps.threads import torch_threads
 from pipelines.tasks import task_of
@@ -60,6 +61,8 @@ def _train_and_register(store: Store, config: CompressConfig, first: FirstVersio
         raise SourceError(
             f"the factory gave a {type(module).__name__}", first.factory, "name a function that returns a model"
         )
+    check_fits(module, data, task)
+    check_hardware(options.hardware)
     artifacts = (data_folder() / "artifacts").as_uri() if store.is_local else None
     with (
         work_place(work_folder(), f"first-{registry.logged_name(name)}") as folder,

@@ -31,6 +31,7 @@ class Score:
     drop_low: float | None = None
     drop_high: float | None = None
     p_value: float | None = None  # of no difference: McNemar where samples are right or wrong, else the paired bootstrap
+    is_of_losses: bool = False  # that p is of the samples' losses: the metric could not be resampled
     is_real: bool = False  # the drop, or the gain: more than noise
     agreement: float | None = None  # share of predictions equal to the source's
     kl: float | None = None  # mean KL divergence from the source's answers, in nats

@@ -32,6 +32,16 @@ err = Console(stderr=True, highlight=False)
 INTERRUPTED = 130
 
 
+class WarningLines(logging.Handler):
+    """What went otherwise than asked and ends nothing: an image that was skipped, a batch that was halved."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(f"warning: {record.getMessage()}", markup=False, soft_wrap=True)
+
+
+TOLD = WarningLines(logging.WARNING)
+
+
 def main() -> None:
     """The entry point: every failure that we know becomes one readable message."""
     environment.prepare()
@@ -40,6 +50,7 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other people's deprecations are no business of the user
     logging.getLogger().addHandler(logging.NullHandler())  # or a library installs one that prints everything
+    logging.getLogger("pipelines").addHandler(TOLD)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()  # ends in SystemExit, also after a mistake on the command line and after Ctrl-C

@@ -1,8 +1,8 @@
 """In which forms a registered version can be had."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.section import Section
 
@@ -22,6 +22,11 @@ class Export(Section):
         "and it is stored if that passes the gate",
     )
     int8_samples: int = Field(default=256, ge=1, description="images to calibrate the 8-bit form with, at most")
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _int8_is_made_from_onnx(self) -> "Export":

@@ -34,8 +34,12 @@ class Hardware(Section):
         default="auto", description="the best that there is, or one by name"
     )
     devices: int = Field(default=1, ge=1, description="processes per machine, each with a device and a batch of its own")
-    num_nodes: int = Field(default=1, ge=1, description="machines")
-    strategy: str = Field(default="auto", description="how they work together, e.g. ddp_spawn; default: that, where needed")
+    num_nodes: int = Field(
+        default=1, ge=1, description="machines; where they meet is said by MASTER_ADDR, MASTER_PORT and NODE_RANK"
+    )
+    strategy: str = Field(
+        default="auto", description="how they work together: ddp_spawn, ddp_fork; default: the first, where needed"
+    )
     precision: Literal["auto", "32", "bf16"] = Field(
         default="auto", description="bf16: bfloat16 where it is safe, float32 elsewhere; auto: bf16 on GPUs that have it"
     )

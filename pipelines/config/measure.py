@@ -43,6 +43,14 @@ class Measure(Section):
     def _one_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | str) else value
 
+    @field_validator("batch_sizes", "thread_counts", "engines")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        for entry in value:
+            if value.count(entry) > 1:
+                raise ValueError(f"{entry!r} is there {value.count(entry)} times; once is enough")
+        return value
+
     @field_validator("batch_sizes", "thread_counts")
     @classmethod
     def _are_counts(cls, value: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What is wrong with a configuration, in the user's words."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -43,14 +44,20 @@ def _mistake(root: type[Section], error: Mapping[str, Any]) -> tuple[str, str, s
             return (
                 place,
                 "the list is empty, so there is nothing to do",
-                "list at least one, e.g. `- ratio: 0.5`",
+                f"list at least one: {_description_of(root, location)}",
             )
         case "value_error":
             return place, str(error["ctx"]["error"]), f"correct {place}"
         case _:
             description = _description_of(root, location)
             advice = f"it is: {description}" if description else "see the description of the field"
-            return place, f"{given!r} is not allowed; {error['msg'].replace('Input should', 'it must')}", advice
+            return place, f"{given!r} is not allowed; {_in_words(error['msg'])}", advice
+
+
+def _in_words(message: str) -> str:
+    """pydantic's, without the names of Python's types."""
+    message = message.replace("Input should", "it must").replace("a valid tuple", "a list")
+    return re.sub(r"a valid dictionary or instance of \w+", "a mapping of its fields", message)
 
 
 def _fields_at(root: type[Section], location: tuple[str | int, ...]) -> list[str]:
@@ -59,13 +66,16 @@ def _fields_at(root: type[Section], location: tuple[str | int, ...]) -> list[str
 
 
 def _description_of(root: type[Section], location: tuple[str | int, ...]) -> str:
+    while location and isinstance(location[-1], int):  # an item is what its list is
+        location = location[:-1]
     section = _section_at(root, location[:-1]) if location else None
     if section is None:
         return ""
     field = section.model_fields.get(str(location[-1]))
     if field is None:
         return ""
-    return field.description or (field.annotation.__doc__ or "" if field.annotation else "")
+    text = field.description or (field.annotation.__doc__ or "" if field.annotation else "")
+    return text.partition("\n\n")[0]
 
 
 def _section_at(root: type[Section], location: tuple[str | int, ...]) -> type[Section] | None:

@@ -4,11 +4,13 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from pipelines.data.dataset import ArraySamples, LabelledData
+from pipelines.data.pixels import pixels_of
 from pipelines.data.request import DataRequest
 
 
 def digits(request: DataRequest) -> LabelledData:
     """Pixels [N, 1, 8, 8] in 0 .. 1, ten classes."""
     bunch = load_digits()
-    pixels = bunch.images.astype(np.float32)[:, None] / 16
-    return LabelledData(request.name, ArraySamples(pixels, bunch.target.astype(np.int64)), classes=10)
+    x = bunch.images.astype(np.float32)[:, None] / 16
+    pixels = pixels_of(request.images, 1.0, x.shape[1:], "data set 'digits'")
+    return LabelledData(request.name, ArraySamples(x, bunch.target.astype(np.int64), pixels), classes=10)

@@ -11,7 +11,7 @@ from pipelines.data.images import Broken, Decode, ImageSamples, centre_of, read_
 from pipelines.data.pixels import AS_THEY_ARE, Pixels, pixels_of
 from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
-from pipelines.imports import trusted
+from pipelines.imports import code_digest, trusted
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -117,7 +117,7 @@ def _decoding(request: DataRequest, where: str) -> tuple[Decode, str, Pixels]:
             raise DataError(f"the transform gave a {type(tensor).__name__}", f"data.images.transform = {name}", fix)
         return tensor
 
-    return decode, f"{name} {sorted(kwargs.items())}", AS_THEY_ARE
+    return decode, f"{name} {sorted(kwargs.items())} {code_digest(request.trust)}", AS_THEY_ARE
 
 
 def _shape_of_first(paths: Sequence[Path], decode: Decode, broken: Broken) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from pipelines.data.dataset import Data
 from pipelines.data.request import DataRequest
 from pipelines.errors import DataError
-from pipelines.imports import trusted
+from pipelines.imports import code_digest, trusted
 
 CONTRACT = (
     "return three loaders (train, validation, test) of batches (inputs, targets), "
@@ -27,8 +27,9 @@ def from_import_path(request: DataRequest) -> Data:
     """What `module:Class` or `module:function` makes, called with `data.kwargs`. Nothing of the sets is copied.
 
     The digest is the `digest` of what was made, where it has one, else it is taken of the lengths and the first batch
-    of each loader: it cannot see a change further down. The number of classes is `data.classes`, or the `num_classes` or
-    `classes` of the module or of the training set; float targets have none.
+    of each loader, the `kwargs` and the code below `data.trust`: it cannot see other changes further down. The number of
+    classes is `data.classes`, or the `num_classes` or `classes` of the module or of the training set; float targets have
+    none.
     Raises DataError.
     """
     where = f"data.name = {request.name}"
@@ -46,7 +47,7 @@ def from_import_path(request: DataRequest) -> Data:
     return Data(
         name=request.name,
         classes=_classes(request, given, loaders[0], y, where),
-        digest=_digest(given, splits, first),
+        digest=_digest(given, splits, first, f"{sorted(request.kwargs.items())} {code_digest(request.trust)}"),
         sample_shape=tuple(x.shape[1:]),
         target_shape=tuple(y.shape[1:]),
         **splits,
@@ -184,13 +185,14 @@ def _classes(request: DataRequest, given: Any, loader: Any, y: Tensor, where: st
     raise DataError("the data do not say how many classes there are", where, "set data.classes, e.g. data: {classes: 10}")
 
 
-def _digest(given: Any, splits: Mapping[str, LoaderSplit], first: Mapping[str, tuple[Tensor, Tensor]]) -> str:
+def _digest(given: Any, splits: Mapping[str, LoaderSplit], first: Mapping[str, tuple[Tensor, Tensor]], made_by: str) -> str:
     own = getattr(given, "digest", None)
     own = own() if callable(own) else own
     digest = hashlib.sha256()
     if own is not None:
         digest.update(str(own).encode())
         return digest.hexdigest()[:16]
+    digest.update(made_by.encode())
     for part in PARTS:
         digest.update(f"{part} {len(splits[part])}".encode())
         for tensor in first[part]:

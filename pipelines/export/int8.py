@@ -24,7 +24,8 @@ def quantize(onnx: Path, calibration: Iterable[Tensor], images: Tensor, answers:
 
     prepared = path.with_name(f"prepared-{path.name}")
     with export_errors("onnxruntime cannot make an 8-bit form", path.name), quiet():
-        quant_pre_process(str(onnx), str(prepared))
+        # its symbolic inference gives up at computed sizes, as for interpolation, and leaves a file where it was started
+        quant_pre_process(str(onnx), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(path),

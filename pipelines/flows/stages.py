@@ -22,12 +22,13 @@ from pipelines.config import Calibration as CalibrationSection
 from pipelines.config import Candidate, CompressConfig
 from pipelines.config import Data as DataSection
 from pipelines.config import Measure as MeasureSection
-from pipelines.data import Data, images_of, load_data, some
-from pipelines.errors import CandidateError, ConfigError, DataError
+from pipelines.data import Data, images_of, load_data
+from pipelines.errors import CandidateError, ConfigError
 from pipelines.evaluations import evaluation_folder
 from pipelines.export import check_installed
 from pipelines.flows.exports import Least, export_forms
 from pipelines.flows.work import recall, remember
+from pipelines.imports import code_digest
 from pipelines.latencies import keep, latency_table
 from pipelines.promotion import gate_function
 from pipelines.records import CompressedModel, Latency, Scores
@@ -36,7 +37,8 @@ from pipelines.steps.calibrate import calibration_of, calibration_size
 from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.evaluate import Evaluations, assess_all, load_evaluation, remembered, save_evaluations
 from pipelines.steps.evaluate.score import score
-from pipelines.steps.finetune import Epoch, Features, boundary_layers, finetune
+from pipelines.steps.finetune import Epoch, Features, boundary_layers, check_hardware, finetune
+from pipelines.steps.fits import check_fits
 from pipelines.steps.measure import measure, missing_package
 from pipelines.steps.prune import PLAN, REPAIRS, Request, describe_source, example_batch, prune
 from pipelines.steps.regularize import Regularizer, penalty_of
@@ -101,6 +103,7 @@ def prepare(config: CompressConfig, folder: Path) -> Job:
     """Find, load and try everything that the flow will need; make nothing in the registry. Raises SecateurError."""
     _check_engines(config.measure)
     check_installed(config.export.formats)
+    check_hardware(config.finetune.hardware)
     if config.gate.function is not None:
         gate_function(config.gate.function, config.source.trust)
     data = _data(config.data)
@@ -173,7 +176,7 @@ def evaluate_source(job: Job) -> CompressedModel:
 
 def _source_evaluations(job: Job) -> tuple[Evaluations, Path]:
     """The source is evaluated once, whichever task or flow asks first."""
-    folder = evaluation_folder(job.source.uri, _digest(job.model), job.data.digest, job.task)
+    folder = evaluation_folder(job.source.uri, _digest(job.model), job.data.digest, job.task, job.config.source.trust)
     batch_size = job.config.evaluate.batch_size
     return remembered(folder, lambda: assess_all(load_module(job.model), job.data, job.task, batch_size)), folder
 
@@ -407,18 +410,7 @@ def every_candidate_failed(failures: Sequence[Failure]) -> CandidateError:
 
 def check_data_fits(model: ModelRef, data: Data, task: Task | None = None) -> None:
     """Raises DataError unless the model's answer to these samples can be judged by their targets."""
-    kind = f"{data.classes} classes" if data.classes else "numbers to predict"
-    where = f"data set {data.name!r}, inputs {list(data.sample_shape)}, {kind}, targets {list(data.target_shape)}"
-    task = task or task_of(data)
-    x, target = some(data.train, 2)
-    try:
-        with torch.inference_mode():
-            answer = load_module(model)(x)
-    except RuntimeError as exc:
-        raise DataError(f"the model cannot take these images: {exc}", where, "name the data the model was made for") from exc
-    if problem := task.mismatch(answer, target):
-        fix = f"name a model for {type(task).__name__.lower()}, and the data it was made for; or another task"
-        raise DataError(problem, where, fix)
+    check_fits(load_module(model), data, task or task_of(data))
 
 
 def _check_engines(measure: MeasureSection) -> None:
@@ -470,5 +462,6 @@ def work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:
         mode="json",
         include={"task", "calibration", "candidates", "finetune", "evaluate", "measure", "export", "gate", "registration"},
     )
-    parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, importlib.metadata.version("secateur")]
+    code = [importlib.metadata.version("secateur"), code_digest([*config.source.trust, *config.data.trust])]
+    parts = [source.uri, source.model_id, source.run_id, data.digest, recipe, *code]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

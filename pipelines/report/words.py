@@ -4,7 +4,8 @@ from pipelines.steps.compare import Row
 
 NOTE_ON_DROPS = (
     "A drop is of the test split against the source, on the same samples; `real` where a paired test finds it to be more "
-    "than noise (McNemar's where samples are right or wrong, else a paired bootstrap)."
+    "than noise (McNemar's where samples are right or wrong, else a paired bootstrap; of the losses where the metric is no "
+    "mean over samples)."
 )
 NAMES = {"miou": "mIoU", "mae": "MAE", "rmse": "RMSE", "r2": "R2"}
 
@@ -34,4 +35,7 @@ def drop_in_words(row: Row) -> str:
         text += f" (interval {ends[0]:.4f} to {ends[1]:.4f})"
     if score.p_value is None:
         return text
+    if score.is_of_losses:
+        kind = "like it, by more than noise" if score.is_real else "within noise, or the other way"
+        return f"{text}; the losses of the samples differ {kind} (p = {score.p_value:.2g})"
     return f"{text}, {'more than noise' if score.is_real else 'within noise'} (p = {score.p_value:.2g})"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import pruning_core as pc
 from pipelines import cli
@@ -135,6 +136,23 @@ def _block_artifacts(store: Path, copy: Path) -> None:
     source.close()
     target.commit()
     target.close()
+
+
+def test_what_went_otherwise_than_asked_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that is skipped is named, also where the command then fails for another reason."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "pictures" / "a" / "00.png").write_bytes(b"no picture")
+    data = {"name": "image-folder", "path": "pictures", "images": {"size": 8, "skip": 1}}
+    for _ in range(2):
+        stages._data_of.cache_clear()
+        code, _out, err = run("compress", recipe(tmp_path, data=data))
+        assert code == 2
+        assert err.count("warning: image skipped (1 of 1 allowed): pictures/a/00.png: ") == 1
+        assert "error: the model cannot take these images" in err
 
 
 def test_a_mistake_on_the_command_line_has_status_2(run: Run) -> None:

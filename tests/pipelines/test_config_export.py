@@ -12,6 +12,7 @@ def test_the_default_needs_no_other_packages() -> None:
     export = recipe().export
     assert export.formats == ("pt2",)
     assert not export.int8
+    assert recipe(export={"formats": "onnx"}).export.formats == ("onnx",)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import CompressConfig, parse_config
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, DataError
 from pipelines.flows import stages
 from pipelines.records import Condition
 from pipelines.steps.measure import conditions_of, engines
@@ -39,11 +39,17 @@ def test_one_value_is_a_list_of_one_and_the_first_is_the_primary() -> None:
         ({"measure": {"threads": 0}}, "0 is too small; at least 1"),
         ({"measure": {"engines": []}}, "measure.engines: the list is empty"),
         ({"measure": {"engines": "tensorrt"}}, "'tensorrt' is not allowed"),
+        ({"measure": {"engines": []}}, "list at least one: `eager`"),
+        ({"measure": {"batch_size": [8, 8]}}, "8 is there 2 times"),
+        ({"measure": {"threads": 2.5}}, "it must be a list\n"),
+        ({"measure": {"engines": ["onnx"]}}, "it is: `eager`, `compile`"),
         ({"measure": {"batchsize": 3}}, "did you mean 'batch_sizes'?"),
         ({"evaluate": {"confidence": 1.0}}, "evaluate.confidence"),
         ({"task": {"nme": "regression"}}, "did you mean 'name'?"),
+        ({"data": "digits"}, "it must be a mapping of its fields\n"),
+        ({"finetune": {"learning_rate": float("inf")}}, "must be a finite number"),
     ],
-    ids=["batch", "threads", "none", "engine", "field", "confidence", "task"],
+    ids=lambda value: value.split(":")[0] if isinstance(value, str) else None,
 )
 def test_mistakes(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -58,16 +64,21 @@ def test_mistakes(changes: dict[str, Any], message: str) -> None:
         ({"task": "segmentation"}, "not the logits"),
         ({"task": "regression"}, "answers 10 numbers per sample; the targets have 1"),
         ({"task": "tests.pipelines.tasks.own:FewMistakes"}, "add 'tests.pipelines.tasks.own' to source.trust"),
+        ({"finetune": {"hardware": {"accelerator": "gpu"}}}, "training cannot run so: No supported gpu"),
+        ({"finetune": {"hardware": {"accelerator": "tpu"}}}, "training cannot run so: Requirement 'torch_xla"),
+        ({"finetune": {"hardware": {"strategy": "dpp"}}}, "invalid strategy name: `strategy='dpp'`"),
+        ({"finetune": {"hardware": {"strategy": "ddp", "devices": 2}}}, "use ddp_spawn, or leave it out"),
+        ({"finetune": {"hardware": {"num_nodes": 2}}}, "set MASTER_ADDR"),
         ({"measure": {"device": "cuda"}}, "torch finds no CUDA device here"),
         ({"measure": {"engines": ["eager", "onnxruntime"]}}, "'onnxruntime' needs not_a_package"),
     ],
-    ids=["name", "segmentation", "regression", "trust", "cuda", "package"],
+    ids=["name", "segmentation", "regression", "trust", "gpu", "tpu", "strategy", "ddp", "nodes", "cuda", "package"],
 )
 def test_what_cannot_be_judged_or_timed_is_refused_at_once(
     store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr(engines, "PACKAGES", ("not_a_package",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises((ConfigError, stages.DataError)) as caught:
+    with pytest.raises((ConfigError, DataError)) as caught:
         stages.prepare(quick_config(store_uri, **changes), tmp_path / "work")
     assert message in str(caught.value)

@@ -1,5 +1,6 @@
 """One pass of a model over a split."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,11 @@ from torch.utils import _pytree as pytree
 from torchmetrics import MetricCollection
 
 from pipelines.data import Data, Split
+from pipelines.steps.finetune.memory import is_out_of_memory
 from pipelines.tasks import Kept, Task
 
 BATCH = 256
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +42,21 @@ def evaluate(module: nn.Module, split: Split, task: Task) -> dict[str, float]:
 
 
 def assess(module: nn.Module, split: Split, task: Task, batch_size: int = BATCH) -> Evaluation:
-    """All metrics and what their statistics need, from one pass. Leaves the module in eval mode."""
+    """All metrics and what their statistics need, from one pass. Leaves the module in eval mode.
+
+    Where the memory is too small for a batch, it is halved once.
+    """
+    try:
+        return _assess(module, split, task, batch_size)
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc) or batch_size == 1:
+            raise
+        reason = str(exc).partition("\n")[0]
+    logger.warning("out of memory: evaluated in batches of %d instead of %d (%s)", batch_size // 2, batch_size, reason)
+    return _assess(module, split, task, batch_size // 2)
+
+
+def _assess(module: nn.Module, split: Split, task: Task, batch_size: int) -> Evaluation:
     parts: list[dict[str, Tensor]] = []
     metrics = _pass(module, split, task.final_metrics(), batch_size, lambda o, t: parts.append(task.keep(o, t)))
     return Evaluation(metrics, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,18 +19,21 @@ from pipelines.errors import TrainingError
 from pipelines.steps.finetune.checkpoints import Checkpoints
 from pipelines.steps.finetune.course import Course, weights_of
 from pipelines.steps.finetune.distill import Features, Teacher
+from pipelines.steps.finetune.hardware import trainer_arguments
 from pipelines.steps.finetune.learner import Learner
 from pipelines.steps.finetune.memory import is_out_of_memory
-from pipelines.steps.finetune.options import HardwareOptions, TrainingOptions
+from pipelines.steps.finetune.options import TrainingOptions
 from pipelines.steps.finetune.randomness import own_randomness
 from pipelines.steps.finetune.records import Diverged, Epoch, Trained
 from pipelines.steps.finetune.watch import Listeners, Watch
 from pipelines.tasks import Task
 
 logger = logging.getLogger(__name__)
+NO_FEATURES = (
+    "nothing was learned from features: no cut group ends in a layer whose outputs could be compared (an exported graph has "
+    "no layers; name its class in source.factory)"
+)
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # no notes about devices and tips
-Precision = Literal["32-true", "bf16-mixed"]
-PRECISIONS: dict[str, Precision] = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
 def finetune(
@@ -68,6 +71,9 @@ def finetune(
         course = fitting.run()
     module.load_state_dict(course.good)
     module.eval()
+    if teacher is not None and options.distillation.features > 0 and not features:
+        course.note(NO_FEATURES)
+        logger.warning("training: %s", NO_FEATURES)
     fitting.checkpoints.clear()
     return Trained(
         curve=tuple(course.curve),
@@ -172,15 +178,9 @@ class _Fitting:
 
     def _trainer(self, watch: Watch) -> pl.Trainer:
         options, course = self.options, watch.learner.course
-        hardware = options.hardware
-        is_many = hardware.devices > 1 or hardware.num_nodes > 1
         return pl.Trainer(
+            **trainer_arguments(options.hardware),
             max_epochs=options.epochs - course.epoch,
-            accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            num_nodes=hardware.num_nodes,
-            strategy="ddp_spawn" if is_many and hardware.strategy == "auto" else hardware.strategy,
-            precision=_precision(hardware),
             accumulate_grad_batches=course.accumulate,
             gradient_clip_val=options.gradient_clip,
             reload_dataloaders_every_n_epochs=1,
@@ -192,14 +192,6 @@ class _Fitting:
             default_root_dir=self.folder,
             callbacks=[*self.callbacks, watch],
         )
-
-
-def _precision(hardware: HardwareOptions) -> Precision:
-    """`auto`: bfloat16 where a GPU has it; on a CPU it seldom helps."""
-    if hardware.precision != "auto":
-        return PRECISIONS[hardware.precision]
-    on_gpu = hardware.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return PRECISIONS["bf16" if on_gpu and torch.cuda.is_bf16_supported() else "32"]
 
 
 def _keep_what_is_good(course: Course, exc: Diverged) -> None:

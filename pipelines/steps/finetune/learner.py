@@ -62,7 +62,9 @@ class Learner(pl.LightningModule):
             done = progress(options, step, steps, self.course.elapsed())
             return rate_factor(options.schedule, options.warmup, done)
 
-        optimizer = optimizer_of(self.module.parameters(), options)
+        # Lightning clips no gradients of a fused optimizer under mixed precision: it could hold scaled ones
+        may_fuse = options.gradient_clip is None or self.trainer.precision == "32-true"
+        optimizer = optimizer_of(self.module.parameters(), options, may_fuse)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -12,10 +12,12 @@ MOMENTUM = 0.9
 START, END = 1 / 25, 1 / 250_000  # of the highest rate, at the two ends of a one-cycle schedule
 
 
-def optimizer_of(parameters: Iterable[nn.Parameter], options: ScheduleOptions) -> torch.optim.Optimizer:
+def optimizer_of(
+    parameters: Iterable[nn.Parameter], options: ScheduleOptions, may_fuse: bool = True
+) -> torch.optim.Optimizer:
     """One kernel for all parameters where torch has it: on a CPU that makes up for what Lightning costs per step."""
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
-    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in wanted) or None
+    fused = (may_fuse and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in wanted)) or None
     rate, decay = options.learning_rate, options.weight_decay
     if options.optimizer == "sgd":
         return torch.optim.SGD(wanted, rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay, fused=fused)

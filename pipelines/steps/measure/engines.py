@@ -4,8 +4,10 @@ import contextlib
 import importlib.util
 import io
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -37,16 +39,9 @@ def onnxruntime(module: nn.Module, batch: Tensor, threads: int) -> Run:
 
     On a GPU the input and the output stay there (IO binding), as the other engines' do.
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    on_gpu = batch.device.type == "cuda"
-    providers = ["CUDAExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
-    session = ort.InferenceSession(_exported(module, batch), options, providers=providers)
+    session = open_session(_exported(module, batch), threads, batch.device.type)
     name = session.get_inputs()[0].name
-    if not on_gpu:
+    if batch.device.type != "cuda":
         feed = {name: batch.numpy()}
         return lambda: session.run(None, feed)
     binding = session.io_binding()
@@ -54,6 +49,22 @@ def onnxruntime(module: nn.Module, batch: Tensor, threads: int) -> Run:
     for output in session.get_outputs():
         binding.bind_output(output.name, "cuda")
     return lambda: session.run_with_iobinding(binding)
+
+
+def open_session(model: bytes, threads: int, device: str) -> Any:
+    """On that device or not at all: onnxruntime would silently take the CPU. Raises RuntimeError."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is not available, which is said below
+        session = ort.InferenceSession(model, options, providers=[provider])
+    if provider not in session.get_providers():
+        raise RuntimeError("this onnxruntime cannot use the GPU; install onnxruntime-gpu for this CUDA")
+    return session
 
 
 ENGINES: Mapping[str, Callable[[nn.Module, Tensor, int], Run]] = {

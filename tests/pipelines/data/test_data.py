@@ -134,6 +134,8 @@ def test_inputs_are_normalised_per_channel(tmp_path: Path) -> None:
     by_hand = (plain.train.x - np.array([0.5, 1]).reshape(1, 2, 1, 1)) / np.array([2, 4]).reshape(1, 2, 1, 1)
     np.testing.assert_allclose(some(other.train, 40)[0].numpy(), by_hand, atol=1e-6)
     assert other.digest != plain.digest
+    grey = load_data(Data(images={"mean": [0.5], "std": [0.25]}))
+    np.testing.assert_allclose(some(grey.train, 9)[0], (some(load_data(Data()).train, 9)[0] - 0.5) / 0.25, atol=1e-6)
     with pytest.raises(DataError, match=r"3 means.*\[2, 3, 3\]"):
         load_data(npz_request(tmp_path / "d.npz", images={"mean": [0.5] * 3, "std": [1] * 3}))
 

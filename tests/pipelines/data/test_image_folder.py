@@ -267,6 +267,18 @@ def test_the_users_own_transform(folder: Path) -> None:
         numbers(data.train, data.validation, data.test)
 
 
+def test_a_transform_whose_code_has_changed_makes_other_data(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "own_transform.py"
+    digests = []
+    for grey in (1, 1, 2):
+        code.write_text(f"import torch\ndef grey(): return lambda image: torch.full((3, 4, 4), {grey}.0)\n")
+        digests.append(load_data(request(folder, {"transform": "own_transform:grey"}, trust=["own_transform"])).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, folder: Path) -> None:
     for path in (tmp_path / "none", folder / "ape" / "deeper"):
         with pytest.raises(DataError, match=r"(?s)data\.path|no images"):

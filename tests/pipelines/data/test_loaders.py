@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,6 +167,26 @@ def test_the_digest_is_the_users_or_of_what_can_be_read() -> None:
     assert load_data(request("loaders", kwargs={"shuffle": False, "batch": 6})).digest != plain
     own = load_data(request("WithDigest")).digest
     assert own == load_data(request("WithDigest")).digest != plain
+
+
+def test_what_the_first_batch_does_not_show_is_in_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options and code decide what comes later; the code may lie in another module of the trusted package."""
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "own_data"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "sets.py").write_text(f"from {__name__} import loaders\ndef made(seed=0): return loaders(shuffle=False)\n")
+    helper = package / "augment.py"
+    helper.write_text("STRENGTH = 1\n")
+
+    def digest(**kwargs: int) -> str:
+        return load_data(Data(name="own_data.sets:made", trust=("own_data",), classes=3, kwargs=kwargs)).digest
+
+    digests = [digest(), digest(seed=1)]
+    helper.write_text("STRENGTH = 2\n")
+    digests.append(digest())
+    assert len(set(digests)) == 3
+    assert digest() == digests[2]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -93,16 +94,16 @@ class Server:
     log: Path
 
 
-@pytest.fixture(scope="module")
-def server(world: World) -> Iterator[Server]:
-    """`mlflow models serve` of the first version that was made; it is long in coming up."""
+@contextlib.contextmanager
+def serving(world: World, model: str) -> Iterator[Server]:
+    """`mlflow models serve`; it is long in coming up."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["models", "serve", "-m", "models:/bare/2", "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
+    command = ["models", "serve", "-m", model, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it looks for uvicorn there
     environ = {**os.environ, "MLFLOW_TRACKING_URI": world.uri, "PYTHONPATH": "", "PATH": path}
-    (folder := world.folder / "server").mkdir()
+    folder = Path(tempfile.mkdtemp(dir=world.folder))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command],
@@ -112,10 +113,12 @@ def server(world: World) -> Iterator[Server]:
             stderr=log,
             start_new_session=True,
         )
-    yield Server(process, f"http://127.0.0.1:{port}", folder / "log")
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        yield Server(process, f"http://127.0.0.1:{port}", folder / "log")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def log_by_default(store: Store, folder: Path) -> None:
@@ -184,8 +187,7 @@ def test_a_version_of_a_version_keeps_the_chain(world: World) -> None:
     assert not (root / "extra_files" / "plan-3.json").exists()
 
 
-def test_it_loads_where_none_of_our_code_is(world: World, server: Server, tmp_path: Path) -> None:
-    assert server.process.poll() is None  # it comes up meanwhile
+def test_it_loads_where_none_of_our_code_is(world: World, tmp_path: Path) -> None:
     x, _ = images(world)
     np.save(tmp_path / "x.npy", x)
     script = tmp_path / "loads_it.py"
@@ -272,9 +274,15 @@ def test_what_cannot_be_exported_here_is_known_before_anything_runs(world: World
     assert not (world.folder / "never").exists()
 
 
-def test_it_is_served(world: World, server: Server) -> None:
+@pytest.mark.parametrize("kind", ["pt2", "onnx"])
+def test_it_is_served(world: World, kind: str) -> None:
     x, _ = images(world)
-    answers = answer(server, x[:3])
+    facts = mlflow.artifacts.load_dict(f"{world.first.run().info.artifact_uri}/{lineage.EXPORT_FILE}")["forms"]
+    uri = next(form["uri"] for form in facts if form["kind"] == kind) or "models:/bare/2"
+    with serving(world, uri) as server:
+        answers = answer(server, x[:3])
+    if kind == "onnx":  # by the names of the outputs
+        (answers,) = answers.values()
     with torch.inference_mode():
         expected = mlflow.pytorch.load_model("models:/bare/2")(torch.from_numpy(x[:3])).numpy()
     np.testing.assert_allclose(answers, expected, atol=1e-4)

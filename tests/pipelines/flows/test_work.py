@@ -10,10 +10,12 @@ import pytest
 
 from pipelines.architecture import ModelRef
 from pipelines.errors import ConfigError, RegistryError, StorageError, TrainingError
-from pipelines.flows import work
+from pipelines.flows import stages, work
 from pipelines.flows.work import recall, remember, work_place
 from pipelines.records import CompressedModel, Primary, Score, Scores, Size
 from pipelines.steps.finetune import Epoch
+from tests.conftest import quick_config
+from tests.pipelines.tasks import own
 
 MODEL = CompressedModel(
     title="half",
@@ -111,3 +113,23 @@ def test_a_model_is_written_down_to_the_last_digit(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written down"):
         remember(tmp_path / "missing" / "model.json", MODEL)
+
+
+def test_other_code_of_the_users_is_other_work(store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task, a gate, a factory or data that were edited: what was finished before is not taken for the answer."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("own_task", "own_data"):
+        (tmp_path / f"{name}.py").write_text(f"from {own.__name__} import FewMistakes as Mine, loaders\n")
+    config = quick_config(
+        store_uri,
+        source={"model": "models:/digits-resnet@champion", "trust": ["pipelines.models", "own_task"]},
+        task="own_task:Mine",
+        data={"name": f"{own.__name__}:loaders", "classes": 10, "trust": [own.__name__, "own_data"]},
+    )
+    keys = [stages.key_of(config), stages.key_of(config)]
+    for name in ("own_task", "own_data"):
+        with (tmp_path / f"{name}.py").open("a") as file:
+            file.write("TEMPERATURE = 2\n")
+        keys.append(stages.key_of(config))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3

@@ -1,7 +1,9 @@
-"""The least that a task of one's own needs: a loss, metrics, the one that decides and its direction."""
+"""The least that a task of one's own needs: a loss, metrics, the one that decides and its direction. And loaders."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric, MetricCollection
 
 from pipelines.tasks import Task
@@ -23,3 +25,9 @@ class FewMistakes(Task):
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"error_rate": Shortfall()})
+
+
+def loaders() -> tuple[DataLoader[tuple[Tensor, ...]], ...]:
+    """Train, validation and test of noise."""
+    x = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return tuple(DataLoader(TensorDataset(part, torch.arange(20) % 10), 20) for part in x.split(20))

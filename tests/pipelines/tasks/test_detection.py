@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,27 +12,14 @@ from pipelines.data import ArraySplit, Data
 from pipelines.steps.evaluate import assess, evaluate
 from pipelines.steps.evaluate.score import score
 from pipelines.tasks import Task, task_of
-from tests.pipelines.tasks.detection import AveragePrecision, TinyDetector, iou
+from tests.pipelines.tasks.detection import AveragePrecision, TinyDetector, iou, pictures
 
 SECTION = TaskSection.model_validate({"name": "tests.pipelines.tasks.detection:Detection", "kwargs": {"box_weight": 4}})
 
 
-def pictures(count: int, seed: int) -> ArraySplit:
-    """A bright rectangle on noise, and where it is, in fractions of the picture."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(0, 0.1, (count, 1, 16, 16)).astype(np.float32)
-    y = np.zeros((count, 1, 5), np.float32)
-    for picture, target in zip(x, y, strict=True):
-        left, top = rng.integers(0, 8, 2)
-        width, height = rng.integers(5, 9, 2)
-        picture[0, top : top + height, left : left + width] += 1
-        target[0] = [left / 16, top / 16, (left + width) / 16, (top + height) / 16, 1]
-    return ArraySplit(x, y)
-
-
 @pytest.fixture(scope="module")
 def data() -> Data:
-    splits = [pictures(count, seed) for seed, count in enumerate((192, 32, 48))]
+    splits = [ArraySplit(*pictures(count, seed)) for seed, count in enumerate((192, 32, 48))]
     return Data("boxes", 1, *splits, digest="d", sample_shape=(1, 16, 16))
 
 

@@ -6,7 +6,7 @@ from pipelines.config import Evaluate
 from pipelines.data import ArraySplit
 from pipelines.steps.evaluate import Evaluation, assess
 from pipelines.steps.evaluate.score import score
-from pipelines.tasks import Classification, Regression
+from pipelines.tasks import Classification, Kept, Regression
 
 OPTIONS = Evaluate(resamples=500)
 
@@ -61,3 +61,27 @@ def test_worse_is_positive_whichever_way_the_metric_points() -> None:
         gain = score(task, source, own, OPTIONS)
         assert gain.drop == pytest.approx(-result.drop)
         assert gain.is_real
+
+
+class Unaveraged(Regression):
+    """Its metric is no mean over samples, so only the losses can be tested."""
+
+    def summands(self, kept: Kept) -> None:
+        del kept
+
+
+def test_losses_speak_for_a_drop_only_if_both_point_one_way() -> None:
+    target = torch.linspace(-1, 1, 40)[:, None]
+    task = Unaveraged("mae")
+
+    def answers(error: float, claimed: float) -> Evaluation:
+        return Evaluation({"mae": claimed}, task.keep(target + error, target))
+
+    source = answers(0.1, claimed=0.1)
+    worse = score(task, answers(0.3, claimed=0.3), source, OPTIONS)
+    assert (worse.is_of_losses, worse.is_real, worse.drop_low) == (True, True, None)
+    for claimed in (0.05, 0.1):  # the metric became better, or did not move
+        contrary = score(task, answers(0.3, claimed), source, OPTIONS)
+        assert contrary.p_value == worse.p_value
+        assert not contrary.is_real
+    assert not score(Regression("mae"), answers(0.3, 0.3), source, OPTIONS).is_of_losses

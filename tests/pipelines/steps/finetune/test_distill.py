@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pipelines.config import Distillation
 from pipelines.data import ArraySplit, Data
+from pipelines.exported_graph import graph_of
 from pipelines.models import small_resnet
 from pipelines.steps.finetune import boundary_layers, finetune
 from pipelines.steps.finetune.distill import Teacher, feature_distance
@@ -109,6 +110,23 @@ def test_training_by_features_alone_brings_them_together(tmp_path: Path) -> None
 
     curve = finetune(pruned, data, Silent(10), wanted, tmp_path, teacher=source, features=layers).curve
     assert curve[-1].train_loss < 0.5 * curve[0].train_loss
+
+
+def test_features_that_nobody_can_compare_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An exported graph has the layers' names and not their outputs."""
+    source, _, _ = cut_resnet()
+    x = torch.zeros(4, 1, 8, 8)
+    program = torch.export.export(source.eval(), (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
+    graph = graph_of(program)
+    result = pc.prune(graph, x, pc.PruningSpec(ratio=0.5, criterion="l2_norm", compensation="none"))
+    layers = boundary_layers(result.plan, result.model)
+    split = ArraySplit(np.zeros((32, 1, 8, 8), np.float32), np.arange(32) % 10)
+    data = Data("noise", 10, split, split, split, "digest", (1, 8, 8))
+    for features in (1.0, 0.0):
+        wanted = options(epochs=1, distillation=Distillation(features=features))
+        trained = finetune(result.model, data, task_of(data), wanted, tmp_path, teacher=graph, features=layers)
+        assert bool(trained.notes) == (features > 0)
+    assert "name its class in source.factory" in caplog.text
 
 
 def test_the_distillation_loss_is_zero_only_where_both_agree() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.steps.measure import ENGINES, missing_package
+from pipelines.steps.measure import ENGINES, engines, missing_package
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +35,18 @@ def test_onnx_is_exported_once_per_module(module: nn.Module, monkeypatch: pytest
     with torch.inference_mode():
         for size, threads in ((2, 1), (7, 2)):
             assert ENGINES["onnxruntime"](module, torch.randn(size, 4), threads)() is not None
+
+
+def test_a_gpu_that_onnxruntime_cannot_use_is_no_gpu(module: nn.Module) -> None:
+    """It would take the CPU instead, and its times would go into the table as the GPU's."""
+    if package := missing_package("onnxruntime"):
+        pytest.skip(f"without {package}")
+    import onnxruntime
+
+    model = engines._exported(module, torch.randn(2, 4))
+    assert engines.open_session(model, 1, "cpu").get_providers() == ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        assert "CUDAExecutionProvider" in engines.open_session(model, 1, "cuda").get_providers()
+        return
+    with pytest.raises(RuntimeError, match="install onnxruntime-gpu"):
+        engines.open_session(model, 1, "cuda")
