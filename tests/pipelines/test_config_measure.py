@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import CompressConfig, parse_config
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, DataError
 from pipelines.flows import stages
 from pipelines.records import Condition
 from pipelines.steps.measure import conditions_of, engines
@@ -68,6 +68,6 @@ def test_what_cannot_be_judged_or_timed_is_refused_at_once(
 ) -> None:
     monkeypatch.setattr(engines, "PACKAGES", ("not_a_package",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises((ConfigError, stages.DataError)) as caught:
+    with pytest.raises((ConfigError, DataError)) as caught:
         stages.prepare(quick_config(store_uri, **changes), tmp_path / "work")
     assert message in str(caught.value)
