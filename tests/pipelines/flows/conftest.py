@@ -17,6 +17,7 @@ import pytest
 from pipelines import environment
 from pipelines.errors import CandidateError
 from pipelines.flows import stages
+from pipelines.flows.stages import pruning, training
 from pipelines.servers import free_port, mlflow_server
 from pipelines.steps.compare import Comparison
 from pruning_core import latency_table
@@ -157,9 +158,11 @@ def _run_killed(uri: str, home: Path) -> tuple[Flow, tuple[str, ...]]:
     process.wait()
     done: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        prune, finetune = stages.prune, stages._finetune
-        patch.setattr(stages, "prune", lambda request, *rest: done.append(f"prune {request.title}") or prune(request, *rest))
-        patch.setattr(stages, "_finetune", lambda job, m, *rest: done.append(f"train {m.title}") or finetune(job, m, *rest))
+        prune, finetune = pruning.prune, training._finetune
+        patch.setattr(pruning, "prune", lambda r, *rest: done.append(f"prune {r.title}") or prune(r, *rest))
+        patch.setattr(
+            training, "_finetune", lambda job, m, *rest: done.append(f"train {m.title}") or finetune(job, m, *rest)
+        )
         flow = _run(uri)
     return Flow(uri, flow.comparison, before, flow.after), tuple(done)
 

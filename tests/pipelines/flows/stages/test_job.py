@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import Data
-from pipelines.flows import stages
+from pipelines.flows.stages import job
 
 
 def test_data_are_read_once_and_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,11 +18,11 @@ def test_data_are_read_once_and_not_copied(monkeypatch: pytest.MonkeyPatch) -> N
         time.sleep(0.1)
         return object()
 
-    monkeypatch.setattr(stages, "load_data", slowly)
-    stages._data_of.cache_clear()
+    monkeypatch.setattr(job, "load_data", slowly)
+    job._data_of.cache_clear()
     sections = [Data(seed=12345, kwargs={"of": ["no", "hash"]}) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(stages._data, sections))
-    stages._data_of.cache_clear()
+        found = list(pool.map(job.read_data, sections))
+    job._data_of.cache_clear()
     assert len({id(data) for data in found}) == 1
     assert read == sections[:1]
