@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -45,7 +46,8 @@ from pipelines.tasks import Task, task_of
 
 EVALUATION = "evaluation"  # of a candidate, in its folder
 EXPORT_CHECK_IMAGES = 7  # not the size of the example batch: shows that the batch axis is free
-PRUNED, FINETUNED = "pruned.json", "finetuned.json"  # what a candidate is after each step, for a process after a kill
+# for a process after a kill: what a candidate is after each step, and how long they all take
+PRUNED, FINETUNED, MEASURED = "pruned.json", "finetuned.json", "measured.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,7 @@ def regularize_source(job: Job, listeners: Listeners) -> Job:
 def prune_candidate(job: Job, candidate: Candidate, should_stop: Callable[[], bool] = lambda: False) -> CompressedModel:
     """Cut and mended; or what an earlier process made of it before it was killed."""
     folder = job.folder_of(candidate.title)
-    if (known := recall(folder / PRUNED)) is not None:
+    if (known := recall(folder / PRUNED, CompressedModel)) is not None:
         return known
     request = _request(job.config.measure, candidate)
     latencies = _latencies(job.config.measure, candidate)
@@ -240,7 +242,7 @@ def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel, listeners:
     """
     log = registry.CurveLog(job.store, runs.of(pruned.title), job.task.primary)
     folder = job.folder_of(pruned.title)
-    tuned = recall(folder / FINETUNED)
+    tuned = recall(folder / FINETUNED, CompressedModel)
     if tuned is None:
         tuned = remember(folder / FINETUNED, _finetune(job, pruned, listeners, log))
     log.finish(tuned.curve, {**_params(job, pruned.title), **tuned.training})
@@ -303,9 +305,20 @@ def _params(job: Job, title: str) -> dict[str, object]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    latencies: tuple[Latency, ...]
+
+
 def measure_latency(job: Job, models: Sequence[CompressedModel]) -> list[Latency]:
+    """Side by side; or what an earlier process measured of just these weights, which its versions speak of."""
+    file = Path(job.folder) / MEASURED
+    weights = [model.scores.weights_digest for model in models if model.scores]
+    known = recall(file, Measured)
+    if known is not None and [latency.weights_digest for latency in known.latencies] == weights:
+        return list(known.latencies)
     measured = measure({model.title: model.model for model in models}, job.data, job.config.measure)
-    return [measured[model.title] for model in models]
+    return list(remember(file, Measured(tuple(measured[model.title] for model in models))).latencies)
 
 
 def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedModel, latency: Latency, row: Row) -> Row:
@@ -314,7 +327,8 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     run_id = runs.baseline if is_source else runs.of(row.title)
     folder = Path(job.folder) / "export" / run_id
     files = folder / "artifacts"
-    files.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a try that failed: MLflow saves no model over another
+    files.mkdir(parents=True)
     _write_details(job, model, latency, files)
     if not is_source:
         plan = Path(model.model.plans[-1])
@@ -328,6 +342,10 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
         registry.log_result(job.store, run_id, row, model_id, job.data, latency.timings[1:])
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
+    known = registry.find_registered(job.store, job.source.name, run_id)
+    if known is not None:  # before its answer was lost, or the process killed
+        return dataclasses.replace(row, version=known.version, notes=known.notes)
+    registry.forget_exports(job.store, runs.experiment_id, run_id)
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
     least = Least(baseline.validation.value, job.config.gate.max_accuracy_drop)
