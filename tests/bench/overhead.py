@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import datetime
 import importlib.metadata
+import logging
 import os
 import platform
 import shutil
@@ -74,6 +75,7 @@ def _settings(folder: Path) -> Iterator[None]:
     os.environ[environment.HOME_VARIABLE] = str(folder)
     os.environ["PREFECT_HOME"] = str(folder / "prefect")
     environment.prepare()
+    logging.disable(logging.WARNING)
     yield
 
 
