@@ -73,8 +73,9 @@ bench-engine: $(BENCHED) ## seconds and memory of the engine, side by side with 
 	@$(BENCH)/bin/python -m tests.bench.engine_speed
 	@$(BENCH)/bin/python -m tests.bench.compensation_cost
 
-bench-pipeline: $(STAMP) ## what the training step adds to a bare loop of the same training (a minute)
+bench-pipeline: $(STAMP) ## what the training step adds to a bare loop; what a flow adds to its steps, also in a crowded registry
 	@$(BIN)/python -m tests.bench.pipeline --check 1.05
+	@$(BIN)/python -m tests.bench.overhead --check
 
 clean: ## remove what the demo made (the environment stays)
 	rm -rf .secateur .cache

@@ -23,7 +23,7 @@ from pipelines.flows import stages
 from pipelines.flows.events import tell_judged
 from pipelines.flows.links import flow_run_url, mlflow_address
 from pipelines.flows.stages import Job
-from pipelines.flows.work import work_place
+from pipelines.flows.work import recall, remember, work_place
 from pipelines.progress import display
 from pipelines.promotion import choose, judge
 from pipelines.records import CompressedModel, Latency
@@ -37,6 +37,7 @@ R = TypeVar("R")
 
 # training uses the cores that it was given anyway, and torch has one random state per process
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
+RUNS = "runs.json"  # in the folder of the work, for a process that takes it up again
 STOP = threading.Event()  # set on Ctrl-C: training in a worker thread looks at it after every batch
 
 
@@ -49,8 +50,8 @@ def step(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """A task that is tried again when that can help. Nothing is cached: results are references to this run's files."""
     return task(
         task_run_name=run_name,
-        retries=3,
-        retry_delay_seconds=[1, 4, 16],
+        retries=len(registry.RETRY_DELAYS),
+        retry_delay_seconds=list(registry.RETRY_DELAYS),
         retry_condition_fn=is_retryable,
         cache_policy=NO_CACHE,
     )
@@ -65,6 +66,11 @@ def find_key(config: CompressConfig) -> str:
 def prepare(config: CompressConfig, folder: str) -> Job:
     """Everything that can be refused is refused here, before there is a run."""
     return stages.prepare(config, Path(folder))
+
+
+@step("find earlier result")
+def find_earlier_result(job: Job) -> Comparison | None:
+    return stages.earlier_result(job)
 
 
 @step("evaluate source")
@@ -136,7 +142,7 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
 
 def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Comparison:
     job = replace(prepare(config, str(folder)), flow_run_url=flow_run_url())
-    earlier = None if again else stages.earlier_result(job)
+    earlier = None if again else find_earlier_result(job)
     if earlier is not None:
         get_run_logger().info("this work was done before, in run %s", earlier.run_id)
         return earlier
@@ -147,7 +153,11 @@ def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Compariso
         lineage.FLOW_RUN_ID: str(runtime.flow_run.id or ""),
     }
     experiment = config.registration.experiment
-    with registry.open_runs(job.store, job.source, titles, job.data, experiment=experiment, tags=tags) as runs:
+    begun = recall(folder / RUNS, Runs)
+    with registry.open_runs(
+        job.store, job.source, titles, job.data, experiment=experiment, tags=tags, earlier=begun
+    ) as runs:
+        remember(folder / RUNS, runs)
         return _compress(job, runs)
 
 

@@ -7,15 +7,15 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.errors import ConfigError, SecateurError, StorageError, is_interrupt
-from pipelines.records import CompressedModel
 
 FORGOTTEN_DAYS = 14
 LOCK = "lock"
-_MODEL = TypeAdapter(CompressedModel)
+R = TypeVar("R")
 
 
 @contextlib.contextmanager
@@ -44,25 +44,25 @@ def work_place(parent: Path, key: str) -> Iterator[Path]:
         os.close(lock)
 
 
-def recall(path: Path) -> CompressedModel | None:
+def recall(path: Path, kind: type[R]) -> R | None:
     """What an earlier process has written there, if all of it is."""
     try:
-        return _MODEL.validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def remember(path: Path, model: CompressedModel) -> CompressedModel:
+def remember(path: Path, record: R) -> R:
     """Write it, whole or not at all; the files that it refers to are there already. Raises StorageError."""
     part = path.with_suffix(".part")
     try:
-        part.write_bytes(_MODEL.dump_json(model))
+        part.write_bytes(TypeAdapter(type(record)).dump_json(record))
         part.replace(path)
     except OSError as exc:
         raise StorageError(
             f"what was done cannot be written down: {exc.strerror}", str(path), "make room on that disk and run again"
         ) from exc
-    return model
+    return record
 
 
 def _is_worth_another_try(exc: BaseException) -> bool:

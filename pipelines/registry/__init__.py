@@ -10,8 +10,10 @@ from pipelines.registry.ledger import Entry, open_ledger
 from pipelines.registry.ledger import read as read_ledger
 from pipelines.registry.naming import logged_name, quoted
 from pipelines.registry.onnx_model import log_onnx
+from pipelines.registry.patience import RETRY_DELAYS
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
+from pipelines.registry.resume import Registered, find_registered, forget_exports
 from pipelines.registry.runs import (
     CandidateRun,
     CurveLog,
@@ -31,12 +33,14 @@ from pipelines.registry.views import experiments_with_compressions, publish_dash
 from pipelines.registry.wanted import is_ours, marked_versions, run_under_way
 
 __all__ = [
+    "RETRY_DELAYS",
     "Aliases",
     "CandidateRun",
     "CurveLog",
     "Entry",
     "Export",
     "Exported",
+    "Registered",
     "Runs",
     "SourceVersion",
     "Standing",
@@ -54,8 +58,10 @@ __all__ = [
     "fail_run",
     "fetch_model",
     "find_finished",
+    "find_registered",
     "fitted",
     "folder_digest",
+    "forget_exports",
     "has_model",
     "input_shape",
     "is_ours",

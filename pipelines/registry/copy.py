@@ -11,6 +11,7 @@ from mlflow.models import Model
 from pipelines import lineage
 from pipelines.registry.decisions import fitted
 from pipelines.registry.naming import logged_name, quoted
+from pipelines.registry.patience import patiently, sent_once
 from pipelines.registry.search import search_versions
 from pipelines.registry.store import Store, mlflow_errors
 
@@ -27,11 +28,15 @@ def copy_version(store: Store, name: str, version: int, target: Store, target_na
 
 def _copy_inside(store: Store, name: str, version: int, target_name: str) -> int:
     origin = f"models:/{name}/{version}"
-    with mlflow_errors("the version cannot be copied", f"{origin} to {target_name}"):
+
+    def find_or_copy() -> int:
         for known in search_versions(store, f"name={quoted(target_name)}"):
             if known.source == origin:
                 return int(known.version)
-        return int(store.client.copy_model_version(origin, target_name).version)
+        with sent_once():
+            return int(store.client.copy_model_version(origin, target_name).version)
+
+    return patiently("the version cannot be copied", f"{origin} to {target_name}", find_or_copy)
 
 
 def _copy_across(store: Store, name: str, version: int, target: Store, target_name: str) -> int:

@@ -14,6 +14,7 @@ from mlflow.types import Schema, TensorSpec
 from pipelines import lineage
 from pipelines.registry.integrity import digests_of, seal_of
 from pipelines.registry.naming import logged_name
+from pipelines.registry.patience import sent_once
 from pipelines.registry.store import Store, mlflow_errors
 
 
@@ -24,7 +25,8 @@ def log_model(store: Store, run_id: str, name: str, saved: Model, path: Path) ->
     with mlflow_errors("the model cannot be stored", name):
         experiment_id = client.get_run(run_id).info.experiment_id
         tags = {lineage.SEAL: seal_of(saved.metadata)}
-        logged = client.create_logged_model(experiment_id, name=logged_name(name), source_run_id=run_id, tags=tags)
+        with sent_once():  # one that was made all the same is removed by `forget_exports` when this is tried again
+            logged = client.create_logged_model(experiment_id, name=logged_name(name), source_run_id=run_id, tags=tags)
         try:
             saved.model_id = saved.model_uuid = logged.model_id
             saved.artifact_path = logged.artifact_location

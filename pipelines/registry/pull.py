@@ -8,6 +8,7 @@ from typing import Any
 import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.tracking import MlflowClient
 
 from pipelines import lineage
 from pipelines.architecture import ModelRef
@@ -48,27 +49,15 @@ def resolve(store: Store, uri: str) -> SourceVersion:
     client = store.client
     with mlflow_errors("the registry does not answer", where):
         try:
-            model = client.get_registered_model(name)
+            if alias is not None:
+                version = client.get_model_version_by_alias(name, alias)
+            else:
+                version = client.get_model_version(name, str(number))
         except MlflowException as exc:
-            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if exc.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-            names = [known.name for known in client.search_registered_models(max_results=1000)]
-            raise SourceError(f"there is no registered model {name!r}", where, did_you_mean(name, names)) from exc
-        if alias is not None:
-            number = dict(model.aliases).get(alias)
-            if number is None:
-                fix = f"{did_you_mean(alias, model.aliases)} Aliases are set on the model's page, or name a version"
-                raise SourceError(f"the model {name!r} has no alias {alias!r}", where, fix)
-        try:
-            version = client.get_model_version(name, str(number))
-        except MlflowException as exc:
-            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            newest = client.search_model_versions(f"name={quoted(name)}", max_results=NAMED)
-            known = ", ".join(sorted((str(v.version) for v in newest), key=int))
-            raise SourceError(
-                f"the model {name!r} has no version {number}", where, f"its versions: {known or 'none'}"
-            ) from exc
+            _say_what_is_missing(client, name, alias, number, where)
+            raise
         origin = version.source or ""
         model_id = origin.removeprefix("models:/") if origin.startswith("models:/m-") else None
         experiment_id = client.get_run(version.run_id).info.experiment_id if version.run_id else None
@@ -83,6 +72,27 @@ def resolve(store: Store, uri: str) -> SourceVersion:
         experiment_id=experiment_id,
         artifact_location=location,
     )
+
+
+def _say_what_is_missing(client: MlflowClient, name: str, alias: str | None, number: str | None, where: str) -> None:
+    """The model, its alias or its version. Raises SourceError.
+
+    It is not asked before: MLflow reads all versions of a model to tell of the model, and there may be thousands.
+    """
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as exc:
+        if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        names = [known.name for known in client.search_registered_models(max_results=1000)]
+        raise SourceError(f"there is no registered model {name!r}", where, did_you_mean(name, names)) from exc
+    if alias is not None and alias not in model.aliases:
+        fix = f"{did_you_mean(alias, model.aliases)} Aliases are set on the model's page, or name a version"
+        raise SourceError(f"the model {name!r} has no alias {alias!r}", where, fix)
+    if number is not None:
+        newest = client.search_model_versions(f"name={quoted(name)}", max_results=NAMED)
+        known = ", ".join(sorted((str(v.version) for v in newest), key=int))
+        raise SourceError(f"the model {name!r} has no version {number}", where, f"its versions: {known or 'none'}")
 
 
 def fetch_model(

@@ -22,8 +22,10 @@ from pipelines.architecture import ModelRef, load_module
 from pipelines.errors import ExportError
 from pipelines.export import Form, batch_sizes, export_errors
 from pipelines.exported_graph import EXPORT_LOCK, TOLERANCE, difference
+from pipelines.registry.decisions import fitted
 from pipelines.registry.logged import log_model, requirements, signature_of
-from pipelines.registry.naming import quoted
+from pipelines.registry.patience import patiently, sent_once
+from pipelines.registry.resume import version_of_run
 from pipelines.registry.store import Store, mlflow_errors
 
 PACKAGES = ("mlflow", "torch", "numpy")  # what it takes to load and call the exported model
@@ -82,14 +84,22 @@ def export_model(store: Store, export: Export, folder: Path) -> Exported:
 def create_version(
     store: Store, name: str, exported: Exported, run_id: str, tags: Mapping[str, str], description: str
 ) -> int:
-    """Tags, description and lineage in the one call that makes the version; a repeated call finds it instead."""
-    with mlflow_errors("the version cannot be registered", name):
-        for version in store.client.search_model_versions(f"name={quoted(name)} and run_id='{run_id}'"):
-            return int(version.version)
-        made = store.client.create_model_version(
-            name, exported.uri, run_id, tags=dict(tags), description=description, model_id=exported.model_id
-        )
-    return int(made.version)
+    """Tags, description and lineage in the one call that makes the version; a repeated call finds it instead.
+
+    An answer that was lost is no reason to make it twice: one request is sent at a time, and looked for if it fails.
+    """
+
+    def find_or_make() -> int:
+        known = version_of_run(store, name, run_id)
+        if known is not None:
+            return known
+        with sent_once():
+            made = store.client.create_model_version(
+                name, exported.uri, run_id, tags=dict(tags), description=fitted(description), model_id=exported.model_id
+            )
+        return int(made.version)
+
+    return patiently("the version cannot be registered", name, find_or_make)
 
 
 def move_alias(store: Store, name: str, alias: str, version: int) -> None:

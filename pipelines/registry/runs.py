@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import getpass
 import json
 import signal
@@ -13,21 +14,29 @@ from pathlib import Path
 
 import mlflow.artifacts
 import pandas as pd
+import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines import lineage
 from pipelines.data import Data
 from pipelines.errors import RegistryError, is_interrupt
 from pipelines.records import Score, Timing
+from pipelines.registry.decisions import fitted
+from pipelines.registry.naming import quoted
+from pipelines.registry.patience import patiently, sent_once
 from pipelines.registry.pull import SourceVersion
-from pipelines.registry.store import Store, mlflow_errors
+from pipelines.registry.resume import reopen
+from pipelines.registry.store import RETRYABLE_CODES, Store, mlflow_errors
 from pipelines.steps.compare import Comparison, Failure, Row
 from pipelines.steps.finetune import Epoch
 
 RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 ABANDONED = "its process ended without a word; the same work was taken up again"
 BATCH_LIMIT = 900  # metrics per request: MLflow refuses more than 1,000
+MAX_NOTE = 8000  # characters of a run's tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,10 @@ class Runs:
     baseline: str
     candidates: tuple[CandidateRun, ...]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.parent, self.baseline, *(candidate.run_id for candidate in self.candidates)
+
     def of(self, title: str) -> str:
         return next(candidate.run_id for candidate in self.candidates if candidate.title == title)
 
@@ -58,35 +71,59 @@ def open_runs(
     *,
     experiment: str | None,
     tags: Mapping[str, str],
+    earlier: Runs | None = None,
 ) -> Iterator[Runs]:
-    """Runs that are open inside the `with` and closed after it, however it ends: finished, failed or killed."""
+    """Runs that are open inside the `with` and closed after it, however it ends: finished, failed or killed.
+
+    Those of an `earlier` try of the same work go on, where they are still there. Raises RegistryError.
+    """
     store.select()
     ids: list[str] = []
     try:
-        with mlflow_errors("the runs cannot be made", store.uri):
-            experiment_id = _experiment_id(store, source, experiment)
-            _close_abandoned(store, experiment_id, tags)
-            common = {
-                **tags,
-                lineage.SOURCE: source.uri,
-                lineage.SOURCE_MODEL_ID: source.model_id or "",
-                lineage.DATASET_DIGEST: data.digest,
-            }
-            parent_name = f"compress {source.name} v{source.version}"
-            ids.append(parent := _create_run(store, experiment_id, parent_name, {**common, lineage.KIND: "parent"}))
-            child = {**common, "mlflow.parentRunId": parent}
-            ids.append(baseline := _create_run(store, experiment_id, "baseline", {**child, lineage.KIND: "baseline"}))
-            candidates = []
-            for title in titles:
-                ids.append(run_id := _create_run(store, experiment_id, title, {**child, lineage.KIND: "candidate"}))
-                candidates.append(CandidateRun(title, run_id))
-            _log_inputs(store, ids, source, data)
-        yield Runs(experiment_id=experiment_id, parent=parent, baseline=baseline, candidates=tuple(candidates))
+        if earlier is not None and patiently("the runs cannot be opened", store.uri, lambda: reopen(store, earlier.ids)):
+            ids += earlier.ids
+            patiently("the runs cannot be tagged", store.uri, lambda: _tag(store, earlier.ids, tags))
+            yield earlier
+        else:
+            yield _make_runs(store, source, titles, data, experiment=experiment, tags=tags, ids=ids)
     except BaseException as exc:
-        _close(store, ids, "KILLED" if is_interrupt(exc) else "FAILED", reason=_reason(exc))
+        _close_if_possible(store, ids, "KILLED" if is_interrupt(exc) else "FAILED", reason=_reason(exc))
         raise
     else:
         _close(store, ids, "FINISHED")
+
+
+def _make_runs(
+    store: Store,
+    source: SourceVersion,
+    titles: Sequence[str],
+    data: Data,
+    *,
+    experiment: str | None,
+    tags: Mapping[str, str],
+    ids: list[str],
+) -> Runs:
+    """`ids` is told of each run as it is made."""
+    where = store.uri
+    experiment_id = patiently("the experiment cannot be made", where, lambda: _experiment_id(store, source, experiment))
+    patiently("runs left open cannot be closed", where, lambda: _close_abandoned(store, experiment_id, tags))
+    common = {
+        **tags,
+        lineage.SOURCE: source.uri,
+        lineage.SOURCE_MODEL_ID: source.model_id or "",
+        lineage.DATASET_DIGEST: data.digest,
+    }
+
+    def make(name: str, kind: str, tags: Mapping[str, str]) -> str:
+        ids.append(_create_run(store, experiment_id, name, {**tags, lineage.KIND: kind}))
+        return ids[-1]
+
+    parent = make(f"compress {source.name} v{source.version}", "parent", common)
+    child = {**common, "mlflow.parentRunId": parent}
+    baseline = make("baseline", "baseline", child)
+    candidates = tuple(CandidateRun(title, make(title, "candidate", child)) for title in titles)
+    patiently("the inputs cannot be recorded", where, lambda: _log_inputs(store, ids, source, data))
+    return Runs(experiment_id=experiment_id, parent=parent, baseline=baseline, candidates=candidates)
 
 
 @contextlib.contextmanager
@@ -94,20 +131,18 @@ def open_training(store: Store, name: str, artifact_location: str | None) -> Ite
     """One run for a model that is trained here, in the experiment of that name; closed like the others."""
     ids: list[str] = []
     try:
-        with mlflow_errors("the run cannot be made", store.uri):
-            experiment = store.client.get_experiment_by_name(name)
-            made = experiment.experiment_id if experiment else store.client.create_experiment(name, artifact_location)
-            ids.append(_create_run(store, str(made), f"train {name}", {}))
+        made = patiently("the experiment cannot be made", name, lambda: _experiment_named(store, name, artifact_location))
+        ids.append(_create_run(store, made, f"train {name}", {}))
         yield ids[0]
     except BaseException as exc:
-        _close(store, ids, "KILLED" if is_interrupt(exc) else "FAILED", reason=_reason(exc))
+        _close_if_possible(store, ids, "KILLED" if is_interrupt(exc) else "FAILED", reason=_reason(exc))
         raise
     else:
         _close(store, ids, "FINISHED")
 
 
 def fail_run(store: Store, run_id: str, reason: str) -> None:
-    """One candidate is lost, the others go on."""
+    """One candidate is lost, the others go on. Raises RegistryError."""
     _close(store, [run_id], "FAILED", reason)
 
 
@@ -139,8 +174,10 @@ class CurveLog:
 
     def finish(self, curve: Sequence[Epoch], params: Mapping[str, object]) -> None:
         """What is not there yet, such as the epochs of a process that was killed, and the options. Raises RegistryError."""
+        with mlflow_errors("the training cannot be recorded", self.run_id):
+            there = {metric.step for metric in self.store.client.get_metric_history(self.run_id, lineage.TRAIN_LOSS)}
         for epoch in curve:
-            if epoch.number not in self.told:
+            if epoch.number not in self.told | there:
                 self._keep(epoch)
         self._send([Param(key, str(value)) for key, value in params.items()])
 
@@ -245,11 +282,13 @@ def log_files(store: Store, run_id: str, folder: Path, table: pd.DataFrame | Non
     """Everything in `folder` as artifacts, the table as one that the UI can sort, the note as the run's description."""
     store.select()
     with mlflow_errors("the files cannot be stored", run_id):
+        if table is not None:  # not by `log_table`, which appends to what an earlier try has stored
+            table.to_json(folder / lineage.COMPARISON_TABLE, orient="split", index=False, date_format="iso")
+            known = json.dumps([{"path": lineage.COMPARISON_TABLE, "type": "table"}])
+            store.client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, known)
         store.client.log_artifacts(run_id, str(folder))
-        if table is not None:
-            store.client.log_table(run_id, table, lineage.COMPARISON_TABLE)
         if note:
-            store.client.set_tag(run_id, "mlflow.note.content", note)
+            store.client.set_tag(run_id, MLFLOW_RUN_NOTE, fitted(note, MAX_NOTE))
 
 
 def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comparison | None:
@@ -292,11 +331,20 @@ def _comparison_from(raw: dict[str, object]) -> Comparison:
 def _experiment_id(store: Store, source: SourceVersion, name: str | None) -> str:
     if name is None and source.experiment_id is not None:
         return source.experiment_id
-    name = name or source.name
-    experiment = store.client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    return str(store.client.create_experiment(name, source.artifact_location))
+    return _experiment_named(store, name or source.name, source.artifact_location)
+
+
+def _experiment_named(store: Store, name: str, artifact_location: str | None) -> str:
+    """Of that name, made if there is none; another may make it at the same time."""
+    known = store.client.get_experiment_by_name(name)
+    if known is None:
+        try:
+            return str(store.client.create_experiment(name, artifact_location))
+        except MlflowException as exc:
+            known = store.client.get_experiment_by_name(name)
+            if exc.error_code != "RESOURCE_ALREADY_EXISTS" or known is None:
+                raise
+    return str(known.experiment_id)
 
 
 def _close_abandoned(store: Store, experiment_id: str, tags: Mapping[str, str]) -> None:
@@ -306,13 +354,32 @@ def _close_abandoned(store: Store, experiment_id: str, tags: Mapping[str, str]) 
     same = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in (lineage.WORK_KEY, lineage.WORK_PLACE))
     found = store.client.search_runs([experiment_id], f"{same} and attributes.status = '{RUNNING}'", max_results=1000)
     parents_first = sorted(found, key=lambda run: run.data.tags.get(lineage.KIND) != "parent")
-    _close(store, [run.info.run_id for run in parents_first], "KILLED", ABANDONED)
+    for run in reversed(parents_first):
+        _close_one(store, run.info.run_id, "KILLED", ABANDONED)
 
 
 def _create_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+    """One run, also where the answer to a request was lost: it is known by its name and its millisecond."""
     made_by = {"mlflow.user": _user(), "mlflow.source.name": "secateur", "mlflow.source.type": "JOB"}
-    run = store.client.create_run(experiment_id, tags={**made_by, **tags}, run_name=name)
-    return str(run.info.run_id)
+    now, asked = _now(), False
+
+    def find_or_make() -> str:
+        nonlocal asked
+        if asked:
+            same = f"attributes.start_time = {now} and attributes.run_name = {quoted(name)}"
+            for run in store.client.search_runs([experiment_id], same):
+                return str(run.info.run_id)
+        asked = True
+        with sent_once():
+            run = store.client.create_run(experiment_id, start_time=now, tags={**made_by, **tags}, run_name=name)
+        return str(run.info.run_id)
+
+    return patiently("the runs cannot be made", store.uri, find_or_make)
+
+
+def _tag(store: Store, run_ids: Sequence[str], tags: Mapping[str, str]) -> None:
+    for run_id in run_ids:
+        store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def _log_inputs(store: Store, run_ids: Sequence[str], source: SourceVersion, data: Data) -> None:
@@ -329,14 +396,32 @@ def _log_inputs(store: Store, run_ids: Sequence[str], source: SourceVersion, dat
 
 
 def _close(store: Store, run_ids: Sequence[str], status: str, reason: str = "") -> None:
+    """Raises RegistryError: a run that only seems to be under way would be a lie."""
     with _no_interrupt():
         for run_id in reversed(run_ids):  # children first
-            with contextlib.suppress(MlflowException):
-                if store.client.get_run(run_id).info.status != RUNNING:
-                    continue
-                if reason:
-                    store.client.log_batch(run_id, tags=[RunTag(lineage.FAILURE, reason[:5000])])
-                store.client.set_terminated(run_id, status)
+            close = functools.partial(_close_one, store, run_id, status, reason)
+            patiently("the run cannot be closed", f"run {run_id} in {store.uri}", close)
+
+
+def _close_if_possible(store: Store, run_ids: Sequence[str], status: str, reason: str) -> None:
+    """After a failure, which is what should be told. Where the store is away, it is not asked for each of the runs."""
+    with _no_interrupt():
+        for run_id in reversed(run_ids):
+            try:
+                _close_one(store, run_id, status, reason)
+            except MlflowException as exc:
+                if exc.error_code in RETRYABLE_CODES:
+                    return
+            except (requests.RequestException, SQLAlchemyError, OSError):
+                return
+
+
+def _close_one(store: Store, run_id: str, status: str, reason: str) -> None:
+    if store.client.get_run(run_id).info.status != RUNNING:
+        return
+    if reason:
+        store.client.log_batch(run_id, tags=[RunTag(lineage.FAILURE, reason[:5000])])
+    store.client.set_terminated(run_id, status)
 
 
 @contextlib.contextmanager

@@ -8,11 +8,13 @@ from mlflow.exceptions import MlflowException
 from pipelines import dashboard, lineage
 from pipelines.errors import RegistryError, SourceError
 from pipelines.names import did_you_mean
+from pipelines.registry.decisions import MAX_DESCRIPTION
 from pipelines.registry.naming import quoted
 from pipelines.registry.search import search_versions
 from pipelines.registry.store import Store, mlflow_errors
 
 NOTE = "mlflow.note.content"
+MAX_NOTE = 20_000  # characters of an experiment's tag
 LOOK_AT = 100  # versions: a registry may hold thousands, and experiments change rarely
 BEGIN, END = "<!-- secateur dashboard -->", "<!-- /secateur dashboard -->"
 
@@ -32,9 +34,11 @@ def publish_dashboard(store: Store, name: str, experiment_id: str) -> dict[str, 
             store.client.set_experiment_tag(experiment_id, *view.as_tag(now))
         paths = {view.name: dashboard.view_path(experiment_id, view.key) for view in views}
         links = "Dashboards: " + ", ".join(f"[{title}]({path})" for title, path in paths.items())
-        store.client.set_experiment_tag(experiment_id, NOTE, with_links(experiment.tags.get(NOTE, ""), links))
+        if len(note := with_links(experiment.tags.get(NOTE, ""), links)) <= MAX_NOTE:
+            store.client.set_experiment_tag(experiment_id, NOTE, note)
         description = store.client.get_registered_model(name).description or ""
-        if (text := with_links(description, links)) != description:
+        text = with_links(description, links)
+        if text != description and len(text) <= MAX_DESCRIPTION:  # what a person wrote is not cut for our links
             store.client.update_registered_model(name, text)
     return paths
 

@@ -19,7 +19,7 @@ PRUNED = "pruned.json"  # what a candidate is after this step, for a process aft
 def prune_candidate(job: Job, candidate: Candidate, should_stop: Callable[[], bool] = lambda: False) -> CompressedModel:
     """Cut and mended; or what an earlier process made of it before it was killed."""
     folder = job.folder_of(candidate.title)
-    if (known := recall(folder / PRUNED)) is not None:
+    if (known := recall(folder / PRUNED, CompressedModel)) is not None:
         return known
     request = request_of(job.config.measure, candidate)
     latencies = latencies_of(job.config.measure, candidate)

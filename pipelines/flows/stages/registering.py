@@ -1,6 +1,7 @@
 """One row of the comparison in its run, and what passed in the registry."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pruning_core as pc
@@ -25,7 +26,8 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     run_id = runs.baseline if is_source else runs.of(row.title)
     folder = Path(job.folder) / "export" / run_id
     files = folder / "artifacts"
-    files.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a try that failed: MLflow saves no model over another
+    files.mkdir(parents=True)
     _write_details(job, model, latency, files)
     if not is_source:
         plan = Path(model.model.plans[-1])
@@ -39,6 +41,10 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
         registry.log_result(job.store, run_id, row, model_id, job.data, latency.timings[1:])
         return dataclasses.replace(row, version=job.source.version) if is_source else row
 
+    known = registry.find_registered(job.store, job.source.name, run_id)
+    if known is not None:  # before its answer was lost, or the process killed
+        return dataclasses.replace(row, version=known.version, notes=known.notes)
+    registry.forget_exports(job.store, runs.experiment_id, run_id)
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
     least = Least(baseline.validation.value, job.config.gate.max_accuracy_drop)

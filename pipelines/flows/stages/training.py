@@ -60,7 +60,7 @@ def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel, listeners:
     """
     log = registry.CurveLog(job.store, runs.of(pruned.title), job.task.primary)
     folder = job.folder_of(pruned.title)
-    tuned = recall(folder / FINETUNED)
+    tuned = recall(folder / FINETUNED, CompressedModel)
     if tuned is None:
         tuned = remember(folder / FINETUNED, _finetune(job, pruned, listeners, log))
     log.finish(tuned.curve, {**_params(job, pruned.title), **tuned.training})

@@ -102,12 +102,12 @@ def test_what_nobody_came_back_for_is_removed(tmp_path: Path) -> None:
 
 def test_a_model_is_written_down_to_the_last_digit(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
-    assert recall(path) is None
+    assert recall(path, CompressedModel) is None
     assert remember(path, MODEL) is MODEL
-    assert recall(path) == MODEL
-    assert recall(path).curve[0].seconds == 1.5  # type: ignore[union-attr]
+    assert recall(path, CompressedModel) == MODEL
+    assert recall(path, CompressedModel).curve[0].seconds == 1.5  # type: ignore[union-attr]
     path.write_bytes(path.read_bytes()[:-20])
-    assert recall(path) is None
+    assert recall(path, CompressedModel) is None
 
 
 def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
