@@ -26,6 +26,7 @@ from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
 from pruning_core.twin import like, modules_by_path, twin
+from pruning_core.writes import Writes, memory_of, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Trace:
     constants: list[tuple[int, Any]] = field(default_factory=list)  # (calls before it, numbers made into a tensor)
     positions: dict[int, Any] = field(default_factory=dict)  # integer buffers that pick channels: value -> numbers
     real: bool = False
+    writes: Writes = field(default_factory=Writes)
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did
     key: str = ""
@@ -161,9 +163,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.count = 0
         self.stack: list[str] = [""]
         self.key = ""
+        self.owners: dict[int | None, list[str]] = {}  # memory -> tensors of the module that lie there
+        self.given: frozenset[int | None] = frozenset()  # memory of the inputs
 
     def enter_node(self, node: str) -> None:
         self.key = node
+
+    def note_writes(self, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            memory = memory_of(tensor)
+            self.trace.writes.tensors.update(self.owners.get(memory, ()))
+            self.trace.writes.inputs |= memory in self.given
 
     def value(self, tensor: Tensor, *, is_new: bool = True) -> Value:
         entry = self.known.get(id(tensor))
@@ -194,6 +204,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
                 return taken_apart
+        self.note_writes(written(func, args, kwargs))
         result = func(*args, **kwargs) if self.trace.real else _on_meta(func, args, kwargs)
         if is_skipped(name):
             if isinstance(result, Tensor) and args and isinstance(args[0], Tensor):
@@ -287,10 +298,13 @@ def record(
     throwaway.eval()
     recorder = _Recorder(keep_whole)
     trace = recorder.trace
-    trace.real = real
-    given = inputs if real else inputs.map(lambda t: t.detach().to("meta"))
+    trace.real = trace.writes.inputs = real  # real values may be written where no operator shows it
+    given = inputs.map(lambda t: t.detach().clone() if real else t.detach().to("meta"))
     trace.tensors = {name: recorder.value(tensor, is_new=False) for name, tensor in names.items()}
     trace.inputs = [recorder.value(t, is_new=False) for t in tree.tensors((given.args, given.kwargs))]
+    for name, tensor in names.items():
+        recorder.owners.setdefault(memory_of(tensor), []).append(name)
+    recorder.given = frozenset(memory_of(t) for t in tree.tensors((given.args, given.kwargs)))
     device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
     outputs: Any = None
     try:

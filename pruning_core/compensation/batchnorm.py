@@ -7,11 +7,12 @@ from torch import nn
 
 from pruning_core.calibration import Calibration
 from pruning_core.trace import call_model
+from pruning_core.writes import Writes
 
 Norm = nn.modules.batchnorm._BatchNorm
 
 
-def recalibrate(pruned: nn.Module, calibration: Calibration) -> None:
+def recalibrate(pruned: nn.Module, calibration: Calibration, writes: Writes) -> None:
     """Replace the running mean and variance of every BatchNorm, in place: their averages over the batches.
 
     Batches weigh alike, so the result depends a little on the batch size, as BatchNorm's own training does. The modes of
@@ -27,7 +28,7 @@ def recalibrate(pruned: nn.Module, calibration: Calibration) -> None:
             norm.momentum, norm.training = None, True  # None: the plain average of all batches
         with torch.no_grad():
             for batch in calibration:
-                call_model(pruned, batch.inputs)
+                call_model(pruned, writes.given(batch.inputs))
     finally:
         for norm, (momentum, training) in zip(norms, before, strict=True):
             norm.momentum, norm.training = momentum, training

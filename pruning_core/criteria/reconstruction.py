@@ -30,6 +30,7 @@ from pruning_core.observe.gram import Gram
 from pruning_core.observe.reading import blaming_data, singles
 from pruning_core.trace import Trace, call_model, quiet_kernels
 from pruning_core.twin import named_tensors
+from pruning_core.writes import own_copy
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)  # of a group's channels: where its damage is measured
 SAMPLES = 96  # whose gradients are taken, one by one
@@ -221,7 +222,7 @@ def _sample_gradients(
     for one in itertools.islice((one for batch in calibration for one in singles(batch)), SAMPLES):
         if not spread:
             with torch.no_grad(), blaming_data():
-                whole = tree.tensors(call_model(model, next(iter(calibration)).inputs))
+                whole = tree.tensors(call_model(model, own_copy(next(iter(calibration)).inputs)))
                 spread = [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in whole]
         yield _gradient(model, named, one.inputs, spread, rng)
 
@@ -231,7 +232,7 @@ def _gradient(
 ) -> dict[str, Tensor | None]:
     with quiet_kernels(), torch.enable_grad():
         try:
-            outputs = list(tree.tensors(call_model(model, one)))
+            outputs = list(tree.tensors(call_model(model, own_copy(one))))
             parts = [
                 (t.float() * _signs(t, rng)).sum() / s
                 for t, s in zip(outputs, spread, strict=True)

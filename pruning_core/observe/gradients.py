@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pruning_core.calibration import Batch, Calibration
 from pruning_core.errors import ModelError, PruningError, SpecError
-from pruning_core.observe.reading import blaming_data, own_copy, singles
+from pruning_core.observe.reading import blaming_data, singles
 from pruning_core.trace import quiet_kernels
 from pruning_core.tree import is_prunable_dtype
 from pruning_core.twin import like, named_tensors, twin
+from pruning_core.writes import own_copy
 
 HALF = (torch.float16, torch.bfloat16)
 

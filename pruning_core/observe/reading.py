@@ -12,7 +12,6 @@ from pruning_core import tree
 from pruning_core.calibration import Batch, samples_in
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError, PruningError
-from pruning_core.inputs import ExampleInputs
 from pruning_core.study import Subject
 from pruning_core.trace import meta_twin, real_twin, record
 from pruning_core.twin import named_tensors
@@ -31,11 +30,6 @@ def blaming_data() -> Iterator[None]:
             "calibration",
             "pass batches that the model accepts, on the model's device",
         ) from exc
-
-
-def own_copy(inputs: ExampleInputs) -> ExampleInputs:
-    """Inputs that a model may write into."""
-    return inputs.map(torch.clone)
 
 
 def singles(batch: Batch) -> Iterator[Batch]:
