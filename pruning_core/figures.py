@@ -80,7 +80,7 @@ class Meter:
         """Mean over the batch; the batch's share of the whole for `change`."""
         if self.figure == "loss":
             with quiet_kernels(), torch.inference_mode():
-                return float(self.data.loss_of(call_model(model, self.writes.given(batch.inputs)), batch.target))
+                return float(self.data.loss_of(_run(model, batch, self.writes), batch.target))
         outputs = answers(model, batch, self.writes)
         if self.figure == "accuracy":
             assert isinstance(batch.target, Tensor)
@@ -101,13 +101,17 @@ class Meter:
 def answers(model: nn.Module, batch: Batch, writes: Writes) -> list[Tensor]:
     """The floating tensors of the outputs. Raises: ModelError where there are none."""
     with quiet_kernels(), torch.inference_mode():
-        outputs = call_model(model, writes.given(batch.inputs))
+        outputs = _run(model, batch, writes)
     found = [t for t in tree.tensors(outputs) if t.is_floating_point()]
     if not found:
         raise ModelError(
             "the model returns no floating tensor", type(model).__name__, "pass a model whose outputs are scores"
         )
     return found
+
+
+def _run(model: nn.Module, batch: Batch, writes: Writes) -> object:
+    return call_model(writes.twin(model) if writes.tensors else model, writes.given(batch.inputs))
 
 
 def _are_classes(target: object, logits: Tensor) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ from pruning_core import tree
 from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
-from pruning_core.twin import like, modules_by_path, twin
+from pruning_core.twin import like, modules_by_path, named_tensors, twin
 from pruning_core.writes import Writes, memory_of, written
 
 
@@ -154,6 +154,10 @@ def is_skipped(name: str) -> bool:
     return name in _SKIPPED
 
 
+class WouldWriteError(Exception):
+    """A run is about to write a tensor that it only borrowed."""
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, keep_whole: Callable[[str], bool]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -165,6 +169,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.key = ""
         self.owners: dict[int | None, list[str]] = {}  # memory -> tensors of the module that lie there
         self.given: frozenset[int | None] = frozenset()  # memory of the inputs
+        self.spared: frozenset[str] = frozenset()
 
     def enter_node(self, node: str) -> None:
         self.key = node
@@ -172,8 +177,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def note_writes(self, tensors: list[Tensor]) -> None:
         for tensor in tensors:
             memory = memory_of(tensor)
-            self.trace.writes.tensors.update(self.owners.get(memory, ()))
+            names = self.owners.get(memory, [])
+            self.trace.writes.tensors.update(names)
             self.trace.writes.inputs |= memory in self.given
+            if not self.spared.isdisjoint(names):
+                raise WouldWriteError(names[0])
 
     def value(self, tensor: Tensor, *, is_new: bool = True) -> Value:
         entry = self.known.get(id(tensor))
@@ -278,9 +286,18 @@ def meta_twin(model: nn.Module) -> nn.Module:
     return twin(model, lambda t: like(t, t.detach().to("meta")))
 
 
-def real_twin(model: nn.Module, *, copy: bool = False) -> nn.Module:
-    """A runnable throw-away copy. It shares the parameters' memory, unless `copy`; a forward may write the buffers."""
-    return twin(model, lambda t: like(t, t.detach() if isinstance(t, nn.Parameter) and not copy else t.detach().clone()))
+def real_twin(model: nn.Module, *, copy: bool = False, written: Collection[str] = ()) -> nn.Module:
+    """A runnable throw-away copy. It shares the parameters' memory, unless `copy`, but those of `written`.
+
+    A forward may write all that it does not share.
+    """
+    own = {id(t) for name, t in named_tensors(model).items() if name in written} if written else set()
+
+    def replace(t: Tensor) -> Tensor:
+        is_shared = isinstance(t, nn.Parameter) and not copy and id(t) not in own
+        return like(t, t.detach() if is_shared else t.detach().clone())
+
+    return twin(model, replace)
 
 
 def record(
@@ -290,10 +307,12 @@ def record(
     *,
     keep_whole: Callable[[str], bool],
     real: bool,
+    spared: Collection[str] = (),
 ) -> Trace:
     """Run a throw-away module once and write down every call. `names` are its own tensors by name.
 
-    A run that raises ends the trace early: `error` holds the exception and `module` the place.
+    A run that raises ends the trace early: `error` holds the exception and `module` the place. A call that would write
+    one of `spared` raises first, and names it in `writes`.
     """
     throwaway.eval()
     recorder = _Recorder(keep_whole)
@@ -304,6 +323,7 @@ def record(
     trace.inputs = [recorder.value(t, is_new=False) for t in tree.tensors((given.args, given.kwargs))]
     for name, tensor in names.items():
         recorder.owners.setdefault(memory_of(tensor), []).append(name)
+    recorder.spared = frozenset(spared)
     recorder.given = frozenset(memory_of(t) for t in tree.tensors((given.args, given.kwargs)))
     device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
     outputs: Any = None

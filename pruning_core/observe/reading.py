@@ -56,7 +56,7 @@ def sample_axes(subject: Subject) -> dict[int, int | None]:
         return torch.cat([t, t]) if t.ndim and t.shape[0] == count else t
 
     real = subject.trace.real
-    copy = real_twin(subject.model) if real else meta_twin(subject.model)
+    copy = real_twin(subject.model, written=subject.trace.writes.tensors) if real else meta_twin(subject.model)
     double = record(copy, subject.inputs.map(twice), named_tensors(copy), keep_whole=has_rule, real=real)
     pairs = list(zip(subject.trace.ops, double.ops, strict=False))
     alike = double.error is None and len(double.ops) == len(subject.trace.ops) and all(a.func is b.func for a, b in pairs)
