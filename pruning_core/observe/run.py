@@ -87,7 +87,8 @@ class Run:
     def _run_kernel(self) -> None:
         assert self._kernel is not None
         try:
-            with torch.inference_mode():
+            # the run's own thread keeps the books of views and versions: of a view that has them, it could make none
+            with torch.inference_mode(), torch._C._AutoDispatchBelowADInplaceOrView():
                 self._result = self._kernel()
             self._note(self._result)
         except Exception as exc:  # the model may know what to do

@@ -73,6 +73,30 @@ def test_pairs_see_what_hooks_see(room: Room) -> None:
                 assert torch.equal(pair.teacher.result(stop.answer), y)
 
 
+class ReadsViews(nn.Module):
+    """Weights that are reshaped before they are used, as standardised convolutions do, and maps that are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gain, self.head = nn.Conv2d(3, 16, 3), nn.Parameter(torch.rand(16)), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight.view(16, -1)
+        weight = ((weight - weight.mean(1, keepdim=True)) / weight.std(1, keepdim=True)).view_as(self.conv.weight)
+        x = F.conv2d(x, weight, self.conv.bias) * self.gain.view(-1, 1, 1)
+        return self.head(F.relu(x).flatten(2).transpose(1, 2).mean(1))
+
+
+def test_views_of_weights() -> None:
+    model = seeded(ReadsViews)()
+    trace = subject_of(model, X[:2]).trace
+    call = layer_calls(trace)[-1].op.index
+    run = Run(model, ExampleInputs.of(X[:2]), trace, [call + 1], [call])
+    run.advance_to(call + 1)
+    assert torch.equal(run.result(call), model(X[:2]))
+    run.end()
+
+
 def test_as_many_pieces_as_fit_and_one_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _counts(lambda number, samples: 0) == [2] * 5
     assert _counts(lambda number, samples: 10**9) == [24] * 5
