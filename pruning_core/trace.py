@@ -26,7 +26,7 @@ from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
 from pruning_core.twin import like, modules_by_path, named_tensors, twin
-from pruning_core.writes import Writes, memory_of, written
+from pruning_core.writes import Writes, does_write, memory_of, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,9 @@ class Trace:
     key: str = ""
 
 
-_SKIPPED = {"aten.detach", "aten.alias", "prim.device", "aten.lift_fresh", "aten._assert_async", "aten.lift"}
+_SKIPPED = frozenset(
+    "aten.detach aten.alias prim.device aten.lift_fresh aten._assert_async aten.lift aten.record_stream".split()
+)
 
 
 _SHAPES: dict[Any, tuple[Any, Any, torch.dtype]] = {}  # what a call on the meta device gave before
@@ -154,6 +156,11 @@ def is_skipped(name: str) -> bool:
     return name in _SKIPPED
 
 
+def is_call(func: Any, result: Any) -> bool:
+    """Whether a call counts as one: it gives tensors, or writes them and gives nothing."""
+    return isinstance(result, Tensor | list | tuple) or does_write(func)
+
+
 class WouldWriteError(Exception):
     """A run is about to write a tensor that it only borrowed."""
 
@@ -218,7 +225,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(result, Tensor) and args and isinstance(args[0], Tensor):
                 self.known[id(result)] = (weakref.ref(result), self.value(args[0]))
             return result
-        if not isinstance(result, Tensor | list | tuple):
+        if not is_call(func, result):
             return result
         ins: list[Value] = []
         outs: list[Value] = []

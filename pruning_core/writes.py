@@ -48,6 +48,11 @@ def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Te
     return list(tree.tensors(found)) if found else []
 
 
+def does_write(func: Any) -> bool:
+    """Whether the operator's schema says that it writes an argument."""
+    return bool(_places(func))
+
+
 @lru_cache(maxsize=4096)
 def _places(func: Any) -> tuple[tuple[int, str], ...]:
     """Position and name of each argument that the schema marks as written."""

@@ -186,3 +186,42 @@ def test_only_what_is_written_is_copied(reads_values: bool) -> None:
     shared = {t.data_ptr() for t in model.parameters()}
     own = {name for name, t in trace.writes.twin(model).named_parameters() if t.data_ptr() not in shared}
     assert own == {"gain", "fc.weight"}
+
+
+@torch.library.custom_op("secateur_test::scale_into", mutates_args=("out",))
+def scale_into(out: Tensor, x: Tensor, scale: Tensor) -> None:
+    out.copy_(x * scale[: x.shape[1]].view(1, -1, 1, 1))
+
+
+scale_into.register_fake(lambda out, x, scale: None)
+
+
+class GivesNothing(nn.Module):
+    """Calls an operator that writes its result into an argument, and lists of tensors in place."""
+
+    def __init__(self, foreach: bool) -> None:
+        super().__init__()
+        self.foreach = foreach
+        self.conv, self.after, self.last = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 1), nn.Conv2d(32, 4, 1)
+        self.scale = nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        out = torch.empty_like(y)
+        if self.foreach:
+            out = y * 1
+            torch._foreach_mul_([out], [self.scale.view(1, -1, 1, 1)])
+        else:
+            scale_into(out, y, self.scale)
+        return self.last(F.relu(self.after(out))).mean((2, 3))
+
+
+@pytest.mark.parametrize("compensation", ["none", "sequential"])
+@pytest.mark.parametrize("foreach", [False, True])
+def test_an_operator_that_gives_nothing_locks_what_it_touches(foreach: bool, compensation: str) -> None:
+    model = seeded(lambda: GivesNothing(foreach))()
+    spec = pc.PruningSpec(compensation=compensation, min_channels=2, criterion="l2_norm")
+    result = pc.prune(model, images(2), spec, images(16), check="numeric")
+    name = "aten._foreach_mul_" if foreach else "secateur_test.scale_into"
+    assert {lock.group: lock.reason for lock in result.plan.locked}["conv"] == f"locked: no rule for {name}"
+    assert [cut.layers for cut in result.plan.cuts] == [("after",)]
