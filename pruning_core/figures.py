@@ -102,7 +102,7 @@ def answers(model: nn.Module, batch: Batch, writes: Writes) -> list[Tensor]:
     """The floating tensors of the outputs. Raises: ModelError where there are none."""
     with quiet_kernels(), torch.inference_mode():
         outputs = _run(model, batch, writes)
-    found = [t for t in tree.tensors(outputs) if t.is_floating_point()]
+    found = [t for t in tree.held(outputs) if t.is_floating_point()]
     if not found:
         raise ModelError(
             "the model returns no floating tensor", type(model).__name__, "pass a model whose outputs are scores"

@@ -78,9 +78,15 @@ class Trace:
     key: str = ""
 
 
-_SKIPPED = frozenset(
-    "aten.detach aten.alias prim.device aten.lift_fresh aten._assert_async aten.lift aten.record_stream".split()
-)
+_SKIPPED = {
+    "aten.detach",
+    "aten.alias",
+    "prim.device",
+    "aten.lift_fresh",
+    "aten._assert_async",
+    "aten.lift",
+    "aten.record_stream",
+}
 
 
 _SHAPES: dict[Any, tuple[Any, Any, torch.dtype]] = {}  # what a call on the meta device gave before
@@ -341,7 +347,7 @@ def record(
     except Exception as exc:
         trace.error = exc.with_traceback(None)
         trace.module, trace.key = recorder.stack[-1], recorder.key
-    trace.outputs = [recorder.value(t) for t in tree.tensors(outputs)]
+    trace.outputs = [recorder.value(t) for t in tree.held(outputs)]
     trace.returned = tuple(tree.numbers(outputs))
     return trace
 

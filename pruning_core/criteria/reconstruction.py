@@ -222,7 +222,7 @@ def _sample_gradients(
     for one in itertools.islice((one for batch in calibration for one in singles(batch)), SAMPLES):
         if not spread:
             with torch.no_grad(), blaming_data():
-                whole = tree.tensors(call_model(model, own_copy(next(iter(calibration)).inputs)))
+                whole = tree.held(call_model(model, own_copy(next(iter(calibration)).inputs)))
                 spread = [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in whole]
         yield _gradient(model, named, one.inputs, spread, rng)
 
@@ -232,7 +232,7 @@ def _gradient(
 ) -> dict[str, Tensor | None]:
     with quiet_kernels(), torch.enable_grad():
         try:
-            outputs = list(tree.tensors(call_model(model, own_copy(one))))
+            outputs = list(tree.held(call_model(model, own_copy(one))))
             parts = [
                 (t.float() * _signs(t, rng)).sum() / s
                 for t, s in zip(outputs, spread, strict=True)
