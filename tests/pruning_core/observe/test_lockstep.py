@@ -97,6 +97,36 @@ def test_views_of_weights() -> None:
     run.end()
 
 
+class CatchesAll(nn.Module):
+    """Tries again, whatever was raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 32), nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.body(x))
+        try:
+            y = self.head(x)
+        except:  # noqa: E722
+            y = self.head(x) * 1
+        return y
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_run_ends_in_a_model_that_catches_all(steps: int) -> None:
+    model, x = seeded(CatchesAll)(), torch.ones(2, 8)
+    trace = subject_of(model, x).trace
+    calls = [call.op.index for call in layer_calls(trace)]
+    run = Run(model, ExampleInputs.of(x), trace, calls, [])
+    run.advance_to(calls[steps])
+    ending = threading.Thread(target=run.end, daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert not run._thread.is_alive()
+
+
 def test_as_many_pieces_as_fit_and_one_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _counts(lambda number, samples: 0) == [2] * 5
     assert _counts(lambda number, samples: 10**9) == [24] * 5
