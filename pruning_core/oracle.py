@@ -195,7 +195,11 @@ def _error_in(
         return like(t, data.clone())
 
     original, small = twin(model, cast).eval(), twin(pruned, cast).eval()
-    given = inputs.map(lambda t: t.detach().cpu().to(dtype) if t.is_floating_point() else t.detach().cpu())
+
+    def answer_of(module: nn.Module) -> Any:
+        given = inputs.map(lambda t: t.detach().to("cpu", dtype if t.is_floating_point() else t.dtype, copy=True))
+        return module(*given.args, **given.kwargs)
+
     muted = _Muted(prediction)
     trace = prediction.analysis.trace
     named = named_tensors(original)
@@ -203,10 +207,10 @@ def _error_in(
         for name, tensor in named.items():
             muted.start(tensor, trace.tensors[name])
         with muted:
-            want = original(*given.args, **given.kwargs)
-        got = small(*given.args, **given.kwargs)
+            want = answer_of(original)
+        got = answer_of(small)
     worst = 0.0
-    for a, b in zip(tree.tensors(want), tree.tensors(got), strict=True):
+    for a, b in zip(tree.held(want), tree.held(got), strict=True):
         if a.shape != b.shape:
             return math.inf
         if a.numel() and (a.is_floating_point() or a.is_complex()):

@@ -232,7 +232,7 @@ class _Points:
         subject = study(model, ExampleInputs.of(example_inputs))
         if any(t.device.type == "meta" for t in subject.tensors.values()):
             raise ModelError("the model is on the meta device and has no weights", "the model", "load its weights first")
-        meter = Meter.of(figure, Calibration.of(evaluation) or data, real_twin(model).eval(), loss)
+        meter = Meter.of(figure, Calibration.of(evaluation) or data, real_twin(model).eval(), subject.trace.writes, loss)
         baseline = meter(meter.original)
         if not math.isfinite(baseline):
             fix = "look at the evaluation data: it must be preprocessed as the model expects"

@@ -55,8 +55,7 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
     if trace.error is not None:
         if any(t.device.type == "meta" for t in tensors.values()):
             raise _cannot_run(trace)
-        copy = real_twin(model)
-        trace = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True)
+        trace = _on_real_values(model, inputs)
         if trace.error is not None:
             raise _cannot_run(trace)
     if not trace.outputs:
@@ -79,6 +78,18 @@ def _pin(model: nn.Module, inputs: ExampleInputs, trace: Trace) -> tuple[str, ..
         trace.pins = pins_of(training, left_out - unread(model, training))
         left_out &= unread(model, training)
     return names_of(model, left_out)
+
+
+def _on_real_values(model: nn.Module, inputs: ExampleInputs) -> Trace:
+    """The weights are only copied where the forward writes some."""
+    copy = real_twin(model)
+    named = named_tensors(copy)
+    shared = {name for name, t in named.items() if isinstance(t, nn.Parameter)}
+    trace = record(copy, inputs, named, keep_whole=has_rule, real=True, spared=shared)
+    if shared.isdisjoint(trace.writes.tensors):
+        return trace
+    copy = real_twin(model, copy=True)
+    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True)
 
 
 def channel_numbers(trace: Trace, tensors: dict[str, Tensor]) -> dict[int, Ids]:

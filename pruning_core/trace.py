@@ -11,7 +11,7 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,8 @@ from pruning_core import tree
 from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
-from pruning_core.twin import like, modules_by_path, twin
+from pruning_core.twin import like, modules_by_path, named_tensors, twin
+from pruning_core.writes import Writes, does_write, memory_of, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,21 @@ class Trace:
     positions: dict[int, Any] = field(default_factory=dict)  # integer buffers that pick channels: value -> numbers
     pins: dict[tuple[str, int], tuple[Any, str]] = field(default_factory=dict)  # (tensor, axis) -> what stays, and why
     real: bool = False
+    writes: Writes = field(default_factory=Writes)
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did
     key: str = ""
 
 
-_SKIPPED = {"aten.detach", "aten.alias", "prim.device", "aten.lift_fresh", "aten._assert_async", "aten.lift"}
+_SKIPPED = {
+    "aten.detach",
+    "aten.alias",
+    "prim.device",
+    "aten.lift_fresh",
+    "aten._assert_async",
+    "aten.lift",
+    "aten.record_stream",
+}
 
 
 _SHAPES: dict[Any, tuple[Any, Any, torch.dtype]] = {}  # what a call on the meta device gave before
@@ -153,6 +163,15 @@ def is_skipped(name: str) -> bool:
     return name in _SKIPPED
 
 
+def is_call(func: Any, result: Any) -> bool:
+    """Whether a call counts as one: it gives tensors, or writes them and gives nothing."""
+    return isinstance(result, Tensor | list | tuple) or does_write(func)
+
+
+class WouldWriteError(Exception):
+    """A run is about to write a tensor that it only borrowed."""
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, keep_whole: Callable[[str], bool]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -162,9 +181,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.count = 0
         self.stack: list[str] = [""]
         self.key = ""
+        self.owners: dict[int | None, list[str]] = {}  # memory -> tensors of the module that lie there
+        self.given: frozenset[int | None] = frozenset()  # memory of the inputs
+        self.spared: frozenset[str] = frozenset()
 
     def enter_node(self, node: str) -> None:
         self.key = node
+
+    def note_writes(self, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            memory = memory_of(tensor)
+            names = self.owners.get(memory, [])
+            self.trace.writes.tensors.update(names)
+            self.trace.writes.inputs |= memory in self.given
+            if not self.spared.isdisjoint(names):
+                raise WouldWriteError(names[0])
 
     def value(self, tensor: Tensor, *, is_new: bool = True) -> Value:
         entry = self.known.get(id(tensor))
@@ -195,12 +226,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
                 return taken_apart
+        self.note_writes(written(func, args, kwargs))
         result = func(*args, **kwargs) if self.trace.real else _on_meta(func, args, kwargs)
         if is_skipped(name):
             if isinstance(result, Tensor) and args and isinstance(args[0], Tensor):
                 self.known[id(result)] = (weakref.ref(result), self.value(args[0]))
             return result
-        if not isinstance(result, Tensor | list | tuple):
+        if not is_call(func, result):
             return result
         ins: list[Value] = []
         outs: list[Value] = []
@@ -268,9 +300,18 @@ def meta_twin(model: nn.Module) -> nn.Module:
     return twin(model, lambda t: like(t, t.detach().to("meta")))
 
 
-def real_twin(model: nn.Module, *, copy: bool = False) -> nn.Module:
-    """A runnable throw-away copy. It shares the parameters' memory, unless `copy`; a forward may write the buffers."""
-    return twin(model, lambda t: like(t, t.detach() if isinstance(t, nn.Parameter) and not copy else t.detach().clone()))
+def real_twin(model: nn.Module, *, copy: bool = False, written: Collection[str] = ()) -> nn.Module:
+    """A runnable throw-away copy. It shares the parameters' memory, unless `copy`, but those of `written`.
+
+    A forward may write all that it does not share.
+    """
+    own = {id(t) for name, t in named_tensors(model).items() if name in written} if written else set()
+
+    def replace(t: Tensor) -> Tensor:
+        is_shared = isinstance(t, nn.Parameter) and not copy and id(t) not in own
+        return like(t, t.detach() if is_shared else t.detach().clone())
+
+    return twin(model, replace)
 
 
 def record(
@@ -281,18 +322,24 @@ def record(
     keep_whole: Callable[[str], bool],
     real: bool,
     training: bool = False,
+    spared: Collection[str] = (),
 ) -> Trace:
     """Run a throw-away module once and write down every call. `names` are its own tensors by name.
 
-    A run that raises ends the trace early: `error` holds the exception and `module` the place.
+    A run that raises ends the trace early: `error` holds the exception and `module` the place. A call that would write
+    one of `spared` raises first, and names it in `writes`.
     """
     throwaway.train(training)
     recorder = _Recorder(keep_whole)
     trace = recorder.trace
-    trace.real = real
-    given = inputs if real else inputs.map(lambda t: t.detach().to("meta"))
+    trace.real = trace.writes.inputs = real  # real values may be written where no operator shows it
+    given = inputs.map(lambda t: t.detach().clone() if real else t.detach().to("meta"))
     trace.tensors = {name: recorder.value(tensor, is_new=False) for name, tensor in names.items()}
     trace.inputs = [recorder.value(t, is_new=False) for t in tree.tensors((given.args, given.kwargs))]
+    for name, tensor in names.items():
+        recorder.owners.setdefault(memory_of(tensor), []).append(name)
+    recorder.spared = frozenset(spared)
+    recorder.given = frozenset(memory_of(t) for t in tree.tensors((given.args, given.kwargs)))
     device: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if real else torch.device("meta")
     outputs: Any = None
     try:
@@ -302,7 +349,7 @@ def record(
     except Exception as exc:
         trace.error = exc.with_traceback(None)
         trace.module, trace.key = recorder.stack[-1], recorder.key
-    trace.outputs = [recorder.value(t) for t in tree.tensors(outputs)]
+    trace.outputs = [recorder.value(t) for t in tree.held(outputs)]
     trace.returned = tuple(tree.numbers(outputs))
     return trace
 

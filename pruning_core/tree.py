@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def tensors(value: object) -> Iterator[Tensor]:
@@ -23,6 +24,44 @@ def tensors(value: object) -> Iterator[Tensor]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from tensors(getattr(value, field.name, None))
+
+
+_DEPTH = 4  # objects inside each other that are looked into
+_NO_HOLDERS = (type, nn.Module, FunctionType, MethodType, ModuleType)
+
+
+def held(value: object) -> Iterator[Tensor]:
+    """Every tensor of a model's outputs: as `tensors`, and in the attributes of other objects (a distribution, ...).
+
+    Not of caches of keys and values: what they hold goes back into the model itself.
+    """
+    seen: set[int] = set()
+
+    def visit(value: object, depth: int) -> Iterator[Tensor]:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                yield from visit(item, depth)
+        elif isinstance(value, list | tuple | set | frozenset):
+            for item in value:
+                yield from visit(item, depth)
+        elif depth and id(value) not in seen and not isinstance(value, _NO_HOLDERS) and not _is_cache(type(value)):
+            seen.add(id(value))
+            for item in _attributes(value):
+                yield from visit(item, depth - 1)
+
+    yield from visit(value, _DEPTH)
+
+
+def _is_cache(kind: type) -> bool:
+    return any(base.__name__.endswith("Cache") for base in kind.__mro__)
+
+
+def _attributes(value: object) -> list[object]:
+    slots = [name for base in type(value).__mro__ for name in getattr(base, "__slots__", ()) if isinstance(name, str)]
+    found = [getattr(value, name, None) for name in slots if not name.startswith("__")]
+    return [*found, *getattr(value, "__dict__", {}).values()]
 
 
 def numbers(value: object) -> Iterator[int | float | str]:

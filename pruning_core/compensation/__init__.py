@@ -32,7 +32,7 @@ def compensate(
     elif draft.slices and spec.compensation == "least_squares":
         repairs = fold(original, pruned, draft.prediction, calibration, spec.seed)
     if spec.recalibrate_bn:
-        recalibrate(pruned, calibration)
+        recalibrate(pruned, calibration, subject.trace.writes)
     for name, module in pruned.named_modules():
         module.training = training[name]
     return repairs

@@ -7,27 +7,30 @@ from torch import nn
 
 from pruning_core.calibration import Calibration
 from pruning_core.trace import call_model
+from pruning_core.writes import Writes
 
 Norm = nn.modules.batchnorm._BatchNorm
 
 
-def recalibrate(pruned: nn.Module, calibration: Calibration) -> None:
+def recalibrate(pruned: nn.Module, calibration: Calibration, writes: Writes) -> None:
     """Replace the running mean and variance of every BatchNorm, in place: their averages over the batches.
 
-    Batches weigh alike, so the result depends a little on the batch size, as BatchNorm's own training does. The modes of
-    the modules are as before afterwards.
+    Batches weigh alike, so the result depends a little on the batch size, as BatchNorm's own training does. Nothing else
+    of the model is changed: `writes` names what else its forward writes.
     """
-    norms = [m for m in pruned.modules() if isinstance(m, Norm) and m.track_running_stats and m.running_mean is not None]
-    if not norms:
+    copy = writes.twin(pruned)
+    if not _norms(copy):
         return
-    before = [(m.momentum, m.training) for m in norms]
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum, norm.training = None, True  # None: the plain average of all batches
-        with torch.no_grad():
-            for batch in calibration:
-                call_model(pruned, batch.inputs)
-    finally:
-        for norm, (momentum, training) in zip(norms, before, strict=True):
-            norm.momentum, norm.training = momentum, training
+    for norm in _norms(copy):
+        norm.reset_running_stats()
+        norm.momentum, norm.training = None, True  # None: the plain average of all batches
+    with torch.no_grad():
+        for batch in calibration:
+            call_model(copy, writes.given(batch.inputs))
+        for norm, made in zip(_norms(pruned), _norms(copy), strict=True):
+            for name, statistic in norm.named_buffers(recurse=False):
+                statistic.copy_(made.get_buffer(name))
+
+
+def _norms(model: nn.Module) -> list[Norm]:
+    return [m for m in model.modules() if isinstance(m, Norm) and m.track_running_stats and m.running_mean is not None]

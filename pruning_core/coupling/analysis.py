@@ -96,7 +96,7 @@ def run_rule(ctx: Context, axes: dict[int, Axes]) -> list[Axes]:
     args, kwargs = bind(op.args, axes_of), {k: bind(v, axes_of) for k, v in op.kwargs.items()}
     ctx.symbols = symbols(args) + symbols(list(kwargs.values()))
     shapes = ctx.out_shapes
-    fn = RULES.get(op.name) or (pointwise if is_pointwise(op.func) else None)
+    fn = RULES.get(op.name) or (pointwise if shapes and is_pointwise(op.func) else None)
     if fn is None:
         return ctx.lock_all(f"no rule for {op.name}")
     try:

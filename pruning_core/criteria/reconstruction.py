@@ -30,6 +30,7 @@ from pruning_core.observe.gram import Gram
 from pruning_core.observe.reading import blaming_data, singles
 from pruning_core.trace import Trace, call_model, quiet_kernels
 from pruning_core.twin import named_tensors
+from pruning_core.writes import own_copy
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)  # of a group's channels: where its damage is measured
 SAMPLES = 96  # whose gradients are taken, one by one
@@ -272,7 +273,7 @@ def _first(calibration: Calibration, count: int) -> Iterator[Batch]:
 def _spread(model: nn.Module, calibration: Calibration) -> list[Tensor]:
     """The standard deviation of each output tensor."""
     with torch.no_grad(), blaming_data():
-        found = [list(tree.tensors(call_model(model, one.inputs))) for one in _first(calibration, SPREAD)]
+        found = [list(tree.held(call_model(model, own_copy(one.inputs)))) for one in _first(calibration, SPREAD)]
     outputs = [torch.cat([t.detach().flatten() for t in same]) for same in zip(*found, strict=True)]
     return [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in outputs]
 
@@ -282,7 +283,7 @@ def _gradient(
 ) -> dict[str, Tensor | None]:
     with quiet_kernels(), torch.enable_grad():
         try:
-            outputs = list(tree.tensors(call_model(model, one)))
+            outputs = list(tree.held(call_model(model, own_copy(one))))
             parts = [
                 (t.float() * _signs(t, rng)).sum() / s
                 for t, s in zip(outputs, spread, strict=True)

@@ -28,7 +28,7 @@ class LayerCall:
     bias: str | None
     out_axis: int
     in_axis: int
-    only: bool  # no other call reads the weight
+    only: bool  # no other call reads the weight or writes it
 
     @property
     def kind(self) -> str:
@@ -186,7 +186,9 @@ def layer_calls(trace: Trace) -> list[LayerCall]:
             continue
         weight, bias, out_axis, in_axis = form
         only = reads[weight.index] == 1 and (bias is None or reads[bias.index] == 1)
-        found.append(LayerCall(op, names[weight.index], names[bias.index] if bias else None, out_axis, in_axis, only))
+        mine = names[weight.index], names[bias.index] if bias else None
+        only = only and trace.writes.tensors.isdisjoint(mine)
+        found.append(LayerCall(op, *mine, out_axis, in_axis, only))
     return found
 
 

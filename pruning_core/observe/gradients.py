@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pruning_core.calibration import Batch, Calibration
 from pruning_core.errors import ModelError, PruningError, SpecError
-from pruning_core.observe.reading import blaming_data, own_copy, singles
+from pruning_core.observe.reading import blaming_data, singles
 from pruning_core.trace import quiet_kernels
 from pruning_core.tree import is_prunable_dtype
 from pruning_core.twin import like, named_tensors, twin
+from pruning_core.writes import own_copy
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -28,11 +29,14 @@ class Gradients:
     samples: int
 
 
-def observe_gradients(model: nn.Module, calibration: Calibration, *, mean: bool = True, square: bool = False) -> Gradients:
+def observe_gradients(
+    model: nn.Module, calibration: Calibration, *, mean: bool = True, square: bool = False, written: Collection[str] = ()
+) -> Gradients:
     """Mean over samples of dL/dw, and of (dL_n/dw)^2 with the loss of one sample at a time, from one pass over the data.
 
     A batch's loss counts for as many samples as it has. The model is a copy in evaluation mode; half precision is
     computed in single precision. A parameter that the loss does not reach has gradient 0.
+    Every run starts from the same values of the buffers that are `written`.
     Raises: SpecError without labels or with a loss that fails; ModelError when the model cannot be run on the data, is
     not differentiable, or has NaN gradients.
     """
@@ -48,11 +52,16 @@ def observe_gradients(model: nn.Module, calibration: Calibration, *, mean: bool 
         for name, tensor in named_tensors(copy).items():
             if isinstance(tensor, nn.Parameter) and is_prunable_dtype(tensor.dtype):
                 parameters[name] = tensor.requires_grad_(True)
+        own = {id(t) for name, t in named_tensors(copy).items() if name in written and not isinstance(t, nn.Parameter)}
+
+        def fresh() -> nn.Module:
+            return twin(copy, lambda t: t.detach().clone() if id(t) in own else t) if own else copy
+
         for batch in calibration:
             if mean:
-                _add(means, parameters, _gradients(copy, parameters, batch, calibration, half), len(batch), 1)
+                _add(means, parameters, _gradients(fresh(), parameters, batch, calibration, half), len(batch), 1)
             for sample in singles(batch) if square else ():
-                _add(squares, parameters, _gradients(copy, parameters, sample, calibration, half), 1, 2)
+                _add(squares, parameters, _gradients(fresh(), parameters, sample, calibration, half), 1, 2)
             seen += len(batch)
     return Gradients(_finished(means, seen), _finished(squares, seen), seen)
 

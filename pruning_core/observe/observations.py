@@ -45,7 +45,8 @@ def observe(subject: Subject, calibration: Calibration | None, needs: Collection
         if wanted & {"features", "nuclear"}:
             features, samples = observe_features(subject, data, nuclear="nuclear" in wanted)
         if wanted & WITH_LABELS:
-            found = observe_gradients(subject.model, data, mean="gradients" in wanted, square="squares" in wanted)
+            mean, square, written = "gradients" in wanted, "squares" in wanted, subject.trace.writes.tensors
+            found = observe_gradients(subject.model, data, mean=mean, square=square, written=written)
             gradients, squares, samples = found.mean, found.square, found.samples
     return Observations(features, gradients, squares, gamma_of(subject) if "gamma" in wanted else {}, samples)
 

@@ -12,7 +12,6 @@ from pruning_core import tree
 from pruning_core.calibration import Batch, samples_in
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError, PruningError
-from pruning_core.inputs import ExampleInputs
 from pruning_core.study import Subject
 from pruning_core.trace import meta_twin, real_twin, record
 from pruning_core.twin import named_tensors
@@ -31,11 +30,6 @@ def blaming_data() -> Iterator[None]:
             "calibration",
             "pass batches that the model accepts, on the model's device",
         ) from exc
-
-
-def own_copy(inputs: ExampleInputs) -> ExampleInputs:
-    """Inputs that a model may write into."""
-    return inputs.map(torch.clone)
 
 
 def singles(batch: Batch) -> Iterator[Batch]:
@@ -62,7 +56,7 @@ def sample_axes(subject: Subject) -> dict[int, int | None]:
         return torch.cat([t, t]) if t.ndim and t.shape[0] == count else t
 
     real = subject.trace.real
-    copy = real_twin(subject.model) if real else meta_twin(subject.model)
+    copy = real_twin(subject.model, written=subject.trace.writes.tensors) if real else meta_twin(subject.model)
     double = record(copy, subject.inputs.map(twice), named_tensors(copy), keep_whole=has_rule, real=real)
     pairs = list(zip(subject.trace.ops, double.ops, strict=False))
     alike = double.error is None and len(double.ops) == len(subject.trace.ops) and all(a.func is b.func for a, b in pairs)

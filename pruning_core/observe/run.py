@@ -60,13 +60,13 @@ class Run:
         self._thread.start()
 
     def _look(self, op: Op, args: tuple[Any, ...], call: Callable[[], Any]) -> Any:
+        self._leave()
         if op.index in self._stops:
             self._at, self.args = op.index, args
             self._stopped.release()
             self._go.acquire()
             self.args = ()
-            if self._ending:
-                raise _Ended
+            self._leave()
         result = call()
         if op.index in self._holds:
             self.held[op.index] = result
@@ -74,20 +74,26 @@ class Run:
 
     def _elsewhere(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have `advance_to` run a kernel, in its thread."""
+        self._leave()
         self._kernel = lambda: func(*args, **kwargs)
         self._stopped.release()
         self._go.acquire()
-        if self._ending:
-            raise _Ended
+        self._leave()
         result, failed, self._result, self._failed = self._result, self._failed, None, None
         if failed is not None:
             raise failed
         return result
 
+    def _leave(self) -> None:
+        """Unwind when the run is ending, again at every call: a bare `except` of the model may have caught it."""
+        if self._ending:
+            raise _Ended
+
     def _run_kernel(self) -> None:
         assert self._kernel is not None
         try:
-            with torch.inference_mode():
+            # the run's own thread keeps the books of views and versions: of a view that has them, it could make none
+            with torch.inference_mode(), torch._C._AutoDispatchBelowADInplaceOrView():
                 self._result = self._kernel()
             self._note(self._result)
         except Exception as exc:  # the model may know what to do
@@ -135,7 +141,7 @@ class Run:
         """Let go of the run and its tensors, wherever it is."""
         self.held.clear()
         self._kernel = None
-        if self._thread.is_alive():
-            self._ending = True
+        self._ending = True
+        while self._thread.is_alive():
             self._go.release()
-            self._thread.join()
+            self._thread.join(1)

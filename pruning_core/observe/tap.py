@@ -6,14 +6,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
-from pruning_core.trace import Op, Trace, call_model, is_skipped, quiet_kernels
-from pruning_core.twin import like, twin
+from pruning_core.trace import Op, Trace, call_model, is_call, is_skipped, quiet_kernels
 
 Look = Callable[[Op, tuple[Any, ...], Callable[[], Any]], Any]  # (call, arguments, run it) -> its result
 Kernel = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]  # (operator, arguments, keyword arguments) -> its result
@@ -48,7 +47,7 @@ class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.at += 1
                 return self.look(op, args, lambda: self.kernel(func, args, kwargs))
         result = self.kernel(func, args, kwargs)
-        if isinstance(result, Tensor | list | tuple):  # others are not counted as calls
+        if is_call(func, result):
             if index in self.wanted:
                 raise other_way(name)
             self.at += 1
@@ -67,8 +66,12 @@ def other_way(name: str) -> ModelError:
 def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
     """The model's outputs. It must be in evaluation mode, and a copy of the engine's own.
 
-    A twin runs that shares all tensors: what a forward caches on its modules is not there the next time, as in the trace.
+    A twin runs: what a forward caches on its modules is not there the next time, as in the trace. It has its own copies
+    of what the traced forward writes, and shares the rest.
     """
-    fresh = twin(model, lambda t: like(t, t.detach()))
-    with quiet_kernels(), torch.inference_mode(), tap:
-        return call_model(fresh, inputs)
+    writes = tap.trace.writes
+    fresh = writes.twin(model)
+    with quiet_kernels(), torch.inference_mode():
+        given = writes.given(inputs, lambda t: tap.kernel(torch.ops.aten.clone.default, (t,), {}))
+        with tap:
+            return call_model(fresh, given)

@@ -73,6 +73,60 @@ def test_pairs_see_what_hooks_see(room: Room) -> None:
                 assert torch.equal(pair.teacher.result(stop.answer), y)
 
 
+class ReadsViews(nn.Module):
+    """Weights that are reshaped before they are used, as standardised convolutions do, and maps that are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gain, self.head = nn.Conv2d(3, 16, 3), nn.Parameter(torch.rand(16)), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight.view(16, -1)
+        weight = ((weight - weight.mean(1, keepdim=True)) / weight.std(1, keepdim=True)).view_as(self.conv.weight)
+        x = F.conv2d(x, weight, self.conv.bias) * self.gain.view(-1, 1, 1)
+        return self.head(F.relu(x).flatten(2).transpose(1, 2).mean(1))
+
+
+def test_views_of_weights() -> None:
+    model = seeded(ReadsViews)()
+    trace = subject_of(model, X[:2]).trace
+    call = layer_calls(trace)[-1].op.index
+    run = Run(model, ExampleInputs.of(X[:2]), trace, [call + 1], [call])
+    run.advance_to(call + 1)
+    assert torch.equal(run.result(call), model(X[:2]))
+    run.end()
+
+
+class CatchesAll(nn.Module):
+    """Tries again, whatever was raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 32), nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.body(x))
+        try:
+            y = self.head(x)
+        except:  # noqa: E722
+            y = self.head(x) * 1
+        return y
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_run_ends_in_a_model_that_catches_all(steps: int) -> None:
+    model, x = seeded(CatchesAll)(), torch.ones(2, 8)
+    trace = subject_of(model, x).trace
+    calls = [call.op.index for call in layer_calls(trace)]
+    run = Run(model, ExampleInputs.of(x), trace, calls, [])
+    run.advance_to(calls[steps])
+    ending = threading.Thread(target=run.end, daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()
+    assert not run._thread.is_alive()
+
+
 def test_as_many_pieces_as_fit_and_one_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _counts(lambda number, samples: 0) == [2] * 5
     assert _counts(lambda number, samples: 10**9) == [24] * 5
