@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning_core.cost import op_macs
 from pruning_core.coupling.analysis import Analysis
-from pruning_core.coupling.groups import ChannelGroup
 from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.latency_table import LatencyTable
 from pruning_core.trace import Op, Value
@@ -18,6 +18,16 @@ from pruning_core.trace import Op, Value
 Counts = NDArray[np.int64]  # kept channels by group
 COSTS = ("macs", "params", "size_mb", "latency_ms")
 MB = 1e6
+
+
+class Countable(Protocol):
+    """What a count of kept channels is about: a channel group, or several that keep equal shares."""
+
+    @property
+    def labels(self) -> Ids: ...
+
+    @property
+    def channels(self) -> int: ...
 
 
 class CostModel:
@@ -28,7 +38,7 @@ class CostModel:
     """
 
     def __init__(
-        self, analysis: Analysis, groups: Sequence[ChannelGroup], parameters: frozenset[str], table: LatencyTable | None
+        self, analysis: Analysis, groups: Sequence[Countable], parameters: frozenset[str], table: LatencyTable | None
     ) -> None:
         self.groups = tuple(groups)
         self.table = table
