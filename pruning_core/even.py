@@ -7,14 +7,15 @@ it decides, a ratio that is named for any part, floors, rounding and costs hold 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from pruning_core.allocators import ScoredGroup
-from pruning_core.coupling.groups import ChannelGroup
-from pruning_core.coupling.units import Ids
+from pruning_core.cost_model import Counted
+from pruning_core.coupling.analysis import Analysis
+from pruning_core.coupling.groups import ChannelGroup, conv_blocks
 from pruning_core.policies import combine
 from pruning_core.spec import PruningSpec
 
@@ -30,17 +31,25 @@ def joined(sets: Iterable[frozenset[str]]) -> Even:
     return frozenset(found)
 
 
-def as_one(groups: Sequence[ScoredGroup], even: Even, spec: PruningSpec) -> list[ScoredGroup]:
-    """The groups of every set as one group, in the place of the first; the others as they are."""
-    found: list[ScoredGroup] = []
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Group = TypeVar("_Group", bound=_Named)
+
+
+def _gathered(groups: Sequence[_Group], even: Even) -> list[list[_Group]]:
+    """The groups of every set, in the place of the first; the others alone."""
+    found: dict[object, list[_Group]] = {}
     for group in groups:
-        names = next((names for names in even if group.name in names), frozenset())
-        parts = [g for g in groups if g.name in names]
-        if len(parts) < 2:
-            found.append(group)
-        elif parts[0] is group:
-            found.append(_merged(parts, spec))
-    return found
+        found.setdefault(next((names for names in even if group.name in names), group.name), []).append(group)
+    return list(found.values())
+
+
+def as_one(groups: Sequence[ScoredGroup], even: Even, spec: PruningSpec) -> list[ScoredGroup]:
+    """The groups of every set as one group, the others as they are."""
+    return [parts[0] if len(parts) == 1 else _merged(parts, spec) for parts in _gathered(groups, even)]
 
 
 def _merged(parts: Sequence[ScoredGroup], spec: PruningSpec) -> ScoredGroup:
@@ -66,17 +75,15 @@ def counts_of(group: ScoredGroup, count: int) -> dict[str, int]:
     return {part.name: count * part.channels // group.channels for part in group.parts or (group,)}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Counted:
-    """Components of which one count says how many stay."""
-
-    labels: Ids
-    channels: int
-
-
-def counted(ready: Sequence[ScoredGroup], groups: Sequence[ChannelGroup]) -> list[Counted]:
-    """What the cost model needs to know of the groups that an allocator sees."""
-    labels: Mapping[str, Ids] = {group.name: group.labels for group in groups}
-    return [
-        Counted(np.concatenate([labels[part.name] for part in group.parts or (group,)]), group.channels) for group in ready
-    ]
+def counted(groups: Sequence[ChannelGroup], even: Even, analysis: Analysis) -> list[Counted]:
+    """What the cost model needs to know of the groups that `as_one` makes, in their order."""
+    found: list[Counted] = []
+    for parts in _gathered(groups, even):
+        blocks = [conv_blocks(part.labels, analysis) for part in parts]
+        lots = [1 if block is None else int(block.max()) + 1 for block in blocks]
+        labels = np.concatenate([part.labels for part in parts])
+        if len(parts) == 1:
+            found.append(Counted(labels, len(labels), lots[0]))
+        else:
+            found.append(Counted(labels, math.gcd(*(p.channels // lot for p, lot in zip(parts, lots, strict=True)))))
+    return found

@@ -62,7 +62,9 @@ def select(
         return {}
     scored = scored_in(groups, scorer, spec, analysis)
     ready = as_one(scored, even, spec)
-    costs = CostModel(analysis, counted(ready, groups), scorer.parameters, scorer.latencies) if spec.budget else None
+    costs = (
+        CostModel(analysis, counted(groups, even, analysis), scorer.parameters, scorer.latencies) if spec.budget else None
+    )
     budget = Budget(
         spec.ratio,
         spec.ratios,
