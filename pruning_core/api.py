@@ -18,6 +18,7 @@ from pruning_core.criteria import NEEDS, WITH_DATA, WITH_LABELS
 from pruning_core.damage import Damages
 from pruning_core.draft import Draft
 from pruning_core.errors import PlanError, SpecError, VerifyError, nearest
+from pruning_core.even import counted
 from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_shapes
 from pruning_core.inputs import ExampleInputs
 from pruning_core.iterative import plan_in_steps
@@ -169,8 +170,11 @@ def predicted_latency(draft: Draft, scorer: Scorer) -> tuple[float, float] | Non
     if scorer.latencies is None:
         return None
     groups = [group for group in draft.groups if group.name in draft.kept]
-    costs = CostModel(draft.analysis, groups, scorer.parameters, scorer.latencies)
-    counts = np.array([len(draft.kept[group.name]) for group in groups], dtype=np.int64)
+    parts = counted(groups, draft.even, draft.analysis)
+    costs = CostModel(draft.analysis, parts, scorer.parameters, scorer.latencies)
+    labels = np.concatenate([group.labels[list(draft.kept[group.name])] for group in groups])
+    shares = [np.isin(part.labels, labels).mean() for part in parts]
+    counts = np.array([round(share * part.channels) for share, part in zip(shares, parts, strict=True)], dtype=np.int64)
     return costs.total("latency_ms", costs.full), costs.total("latency_ms", counts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -10,14 +11,23 @@ from numpy.typing import NDArray
 
 from pruning_core.cost import op_macs
 from pruning_core.coupling.analysis import Analysis
-from pruning_core.coupling.groups import ChannelGroup
 from pruning_core.coupling.units import Ids, is_fixed
-from pruning_core.latency_table import LatencyTable
+from pruning_core.latency_grid import Axis, corners
+from pruning_core.latency_table import LatencyTable, timed_values
 from pruning_core.trace import Op, Value
 
 Counts = NDArray[np.int64]  # kept channels by group
 COSTS = ("macs", "params", "size_mb", "latency_ms")
 MB = 1e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """Components of which one count says how many stay: a channel group, or several that keep equal shares."""
+
+    labels: Ids
+    channels: int
+    lot: int = 1  # channels that go at once
 
 
 class CostModel:
@@ -28,7 +38,7 @@ class CostModel:
     """
 
     def __init__(
-        self, analysis: Analysis, groups: Sequence[ChannelGroup], parameters: frozenset[str], table: LatencyTable | None
+        self, analysis: Analysis, groups: Sequence[Counted], parameters: frozenset[str], table: LatencyTable | None
     ) -> None:
         self.groups = tuple(groups)
         self.table = table
@@ -36,13 +46,13 @@ class CostModel:
         self._group_of = np.full(int(analysis.labels.max()) + 1, -1, dtype=np.int64)
         for number, group in enumerate(groups):
             self._group_of[group.labels] = number
-        self._axes: dict[int, tuple[int, list[tuple[int, float]]]] = {}
+        self._axes: dict[int, tuple[int, tuple[tuple[int, float], ...]]] = {}
         self._alive: list[Ids] = []
         self._terms: dict[str, list[_Term]] = {name: [] for name in COSTS}
         for op in analysis.trace.ops:
             if op_macs(op):
                 self._terms["macs"].append(_Term(op, self._touched(op)))
-            if table is not None and op.outputs():
+            if table is not None and op_macs(op):  # calls without work are free
                 self._terms["latency_ms"].append(_Term(op, self._touched(op)))
         for name, value in analysis.trace.tensors.items():
             term = _Term(value, self._groups_of(value))
@@ -83,7 +93,11 @@ class CostModel:
         if name == "macs":
             return float(op_macs(of, shape))
         assert self.table is not None
-        return self.table.milliseconds(of, shape)
+        axes = [[self._axis(ids) for ids in self._analysis.axes[value.index]] for value in timed_values(of)]
+        return self.table.milliseconds(of, corners(axes, counts, self.groups))
+
+    def _axis(self, ids: Ids) -> Axis:
+        return Axis(len(ids)) if is_fixed(ids) else Axis(*self._parts(ids))
 
     def _size(self, ids: Ids, counts: Counts) -> int:
         if is_fixed(ids):
@@ -91,7 +105,7 @@ class CostModel:
         fixed, parts = self._parts(ids)
         return round(fixed + sum(per_channel * int(counts[g]) for g, per_channel in parts))
 
-    def _parts(self, ids: Ids) -> tuple[int, list[tuple[int, float]]]:
+    def _parts(self, ids: Ids) -> tuple[int, tuple[tuple[int, float], ...]]:
         """(positions that stay, [(group, positions per channel)]) of an axis."""
         key = id(ids)
         if key not in self._axes:
@@ -99,7 +113,7 @@ class CostModel:
             owner = np.where(ids == 0, -1, owner)
             numbers, positions = np.unique(owner[owner >= 0], return_counts=True)
             parts = [(int(g), int(n) / self.groups[int(g)].channels) for g, n in zip(numbers, positions, strict=True)]
-            self._axes[key] = int((owner < 0).sum()), parts
+            self._axes[key] = int((owner < 0).sum()), tuple(parts)
             self._alive.append(ids)
         return self._axes[key]
 

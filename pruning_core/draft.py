@@ -11,6 +11,7 @@ from pruning_core.coupling.analysis import Analysis
 from pruning_core.coupling.groups import ChannelGroup, channel_groups
 from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.units import Ids, is_fixed
+from pruning_core.even import Even
 from pruning_core.plan import AttributeMend, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.scoring import Scorer, unseen
@@ -34,13 +35,14 @@ class Draft:
     rescales: list[Rescale] = field(default_factory=list)
     mismatch: Mismatch | None = None
     retraced: Trace = field(default_factory=Trace)
+    even: Even = frozenset()  # groups that keep equal shares
 
     @property
     def progress(self) -> int:
         return len(self.analysis.trace.ops) + 1 if self.mismatch is None else self.mismatch.op
 
 
-def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: frozenset[int] = frozenset()) -> Draft:
+def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: Even = frozenset()) -> Draft:
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
     if spec.index:
@@ -50,7 +52,9 @@ def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: froz
         left |= blind
         prunable = [group for group in prunable if group.name not in blind]
     kept = select(prunable, scorer, spec, even, analysis, left)
-    return draft_of(analysis, groups, kept, left)
+    draft = draft_of(analysis, groups, kept, left)
+    draft.even = even
+    return draft
 
 
 def draft_of(

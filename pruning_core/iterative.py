@@ -10,7 +10,7 @@ import numpy as np
 from pruning_core.calibration import Calibration
 from pruning_core.compensation import compensate
 from pruning_core.cost import Cost, cost_of
-from pruning_core.coupling.analysis import Decisions, resolve
+from pruning_core.coupling.analysis import ChoiceKey, Decisions, resolve
 from pruning_core.coupling.groups import ChannelGroup, channel_groups
 from pruning_core.draft import Draft, removed_labels, slices_of
 from pruning_core.errors import VerifyError
@@ -37,16 +37,18 @@ def plan_in_steps(
         return make_plan(subject, spec, scorer_of(subject, spec))
     slices: dict[tuple[str, int], TensorSlice] = {}
     now, full = subject, cost_of(subject.model, subject.trace)
+    choices: dict[ChoiceKey, int] = {}  # heads or their size: what the first round cuts, the others do
     for number in range(1, spec.steps + 1):
         part = _share(spec, number, full)
-        plan, draft = make_plan(now, part, scorer_of(now, part))
+        plan, draft = make_plan(now, part, scorer_of(now, part), choices)
+        choices = {key: choice.taken for key, choice in draft.analysis.choices.items()} | choices
         slices = composed(slices, plan.slices)
         if number < spec.steps:
             model = cut_copy(now.model, plan.slices, plan.mends, plan.rescales)
             if calibration is not None:
                 compensate(now, model, draft, calibration, part)
             now = study(model, subject.inputs)
-    return _as_one(subject, spec, list(slices.values()))
+    return _as_one(subject, spec, list(slices.values()), choices)
 
 
 def _share(spec: PruningSpec, number: int, full: Cost) -> PruningSpec:
@@ -84,8 +86,10 @@ def composed(
     return found
 
 
-def _as_one(subject: Subject, spec: PruningSpec, slices: list[TensorSlice]) -> tuple[PruningPlan, Draft]:
-    decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis, group_policy=spec.group_policy)
+def _as_one(
+    subject: Subject, spec: PruningSpec, slices: list[TensorSlice], choices: Mapping[ChoiceKey, int]
+) -> tuple[PruningPlan, Draft]:
+    decisions = Decisions(choices, {}, frozenset(), spec.reshape_axis, spec.group_axis, spec.group_policy)
     analysis = resolve(subject.trace, decisions)
     prediction = Prediction(analysis, removed_labels(analysis, slices))
     groups = channel_groups(analysis)

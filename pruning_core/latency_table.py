@@ -1,25 +1,24 @@
 """How long each call takes on this machine at widths that are not there yet: measured once, interpolated between.
 
-Kernels have cliffs: 33 channels can take as long as 48. So a call is measured at the grid of widths below and above
-(multiples of `GRID` channels, finer below 32), never extrapolated, and what was measured is kept and can be stored.
+Kernels have cliffs: 33 channels can take as long as 48. So a call is measured at the grid of widths below and above (see
+`latency_grid`), never extrapolated, and what was measured is kept and can be stored.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pruning_core.cost import op_macs
-from pruning_core.errors import SpecError
+from pruning_core.errors import ModelError, SpecError
+from pruning_core.latency_grid import Shapes
 from pruning_core.trace import Op, Value, quiet_kernels
 
-GRID = 16
 ROUNDS = 5
 WARMUP = 2
 
@@ -28,36 +27,41 @@ class LatencyTable:
     """Milliseconds by call signature and shapes. `to_json` and `from_json` keep it between runs on one machine."""
 
     def __init__(self, known: dict[str, float] | None = None, *, threads: int | None = None, device: str = "cpu") -> None:
-        self.known = dict(known or {})
+        self.known = {key: ms for key, ms in (known or {}).items() if ms > 0}  # once, calls that failed were kept as 0
+        self._failed: set[str] = set()
         self.threads, self.device = threads or torch.get_num_threads(), device
 
-    def milliseconds(self, op: Op, shape: Callable[[Value], tuple[int, ...]]) -> float:
-        """Interpolated over the axes whose size differs from the traced one; calls without work are free."""
-        values = [*dict.fromkeys(op.inputs())]
-        old = [v.shape for v in values]
-        new = [shape(v) for v in values]
-        if not op_macs(op):
-            return 0.0
-        sizes = sorted({(a, b) for x, y in zip(old, new, strict=True) for a, b in zip(x, y, strict=True) if a != b})
-        corners = [_grid(after, before) for before, after in sizes]
-        total = 0.0
-        for choice in itertools.product(*([(low, 1 - share), (high, share)] for low, high, share in corners)):
-            weight = 1.0
-            at: dict[tuple[int, int], int] = {}
-            for pair, (size, part) in zip(sizes, choice, strict=True):
-                weight *= part
-                at[pair] = size
-            if weight > 0:
-                shapes = [tuple(at.get((a, b), b) for a, b in zip(x, y, strict=True)) for x, y in zip(old, new, strict=True)]
-                total += weight * self._measured(op, values, shapes)
-        return total
+    def milliseconds(self, op: Op, points: Iterable[tuple[float, Shapes]]) -> float:
+        """The weighted sum of the call's times at shapes of its `timed_values`, each measured once."""
+        return sum(weight * self._at(op, shapes) for weight, shapes in points)
 
-    def _measured(self, op: Op, values: list[Value], shapes: list[tuple[int, ...]]) -> float:
+    def _at(self, op: Op, shapes: Shapes) -> float:
+        found = self._measured(op, shapes)
+        if found is not None:
+            return found
+        values = timed_values(op)
+        whole = self._measured(op, tuple(value.shape for value in values))  # these it was traced with
+        if whole is None:
+            raise ModelError(
+                f"{op.name} cannot be run alone, so how long it takes is not known",
+                f"module {op.module!r}",
+                "give the budget in macs, params or size_mb, or exclude the module",
+            )
+        at = dict(zip(values, shapes, strict=True))
+        return whole * op_macs(op, lambda value: at.get(value, value.shape)) / op_macs(op)
+
+    def _measured(self, op: Op, shapes: Shapes) -> float | None:
+        """None for a call that fails, which is never kept as a time."""
+        values = timed_values(op)
         plain = [a for a in (*op.args, *op.kwargs.values()) if not isinstance(a, Value)]
         key = json.dumps([op.name, shapes, str(plain), str(values[0].dtype), self.device, self.threads])
-        if key not in self.known:
-            self.known[key] = _time(op, values, shapes, self.device, self.threads)
-        return self.known[key]
+        if key not in self.known and key not in self._failed:
+            found = _time(op, values, shapes, self.device, self.threads)
+            if found is None:
+                self._failed.add(key)
+            else:
+                self.known[key] = found
+        return self.known.get(key)
 
     def to_json(self) -> str:
         return json.dumps({"threads": self.threads, "device": self.device, "milliseconds": self.known}, indent=0)
@@ -74,20 +78,19 @@ class LatencyTable:
             ) from exc
 
 
-def _grid(size: int, full: int) -> tuple[int, int, float]:
-    """(measured width below, above, share of the one above)."""
-    step = GRID if size > 2 * GRID else 4
-    low, high = size // step * step, -(-size // step) * step
-    low, high = max(low, 1), min(max(high, 1), full)
-    return low, high, (size - low) / (high - low) if high > low else 1.0
+def timed_values(op: Op) -> list[Value]:
+    """The values whose shapes say what a call does: its inputs, and the first output."""
+    return [*dict.fromkeys((*op.inputs(), op.outputs()[0]))]
 
 
-def _time(op: Op, values: list[Value], shapes: list[tuple[int, ...]], device: str, threads: int) -> float:
+def _time(op: Op, values: list[Value], shapes: Shapes, device: str, threads: int) -> float | None:
+    """Milliseconds; None where the call fails."""
+    sizes = dict(zip(values, shapes, strict=True))
     made = {
-        v.index: torch.randn(s, device=device).to(v.dtype)
+        v.index: torch.randn(sizes[v], device=device).to(v.dtype)
         if v.dtype.is_floating_point
-        else torch.zeros(s, dtype=v.dtype, device=device)
-        for v, s in zip(values, shapes, strict=True)
+        else torch.zeros(sizes[v], dtype=v.dtype, device=device)
+        for v in op.inputs()
     }
 
     def real(nest: Any) -> Any:
@@ -97,7 +100,7 @@ def _time(op: Op, values: list[Value], shapes: list[tuple[int, ...]], device: st
 
     args, kwargs = real(op.args), {k: real(v) for k, v in op.kwargs.items()}
     if op.name.startswith("aten.conv"):
-        args = _with_groups(op, args)
+        args = _with_groups(op, args, sizes[op.outputs()[0]])
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     times: list[float] = []
@@ -110,16 +113,19 @@ def _time(op: Op, values: list[Value], shapes: list[tuple[int, ...]], device: st
                     torch.cuda.synchronize()
                 if number >= WARMUP:
                     times.append(time.perf_counter() - start)
-    except RuntimeError:  # widths that do not fit together at this corner of the grid
-        return 0.0
+    except RuntimeError:
+        return None
     finally:
         torch.set_num_threads(before)
     return sorted(times)[len(times) // 2] * 1e3
 
 
-def _with_groups(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _with_groups(op: Op, args: tuple[Any, ...], out: tuple[int, ...]) -> tuple[Any, ...]:
     """The number of groups that the widths imply."""
-    if "transpose" in op.name or len(args) < 7 or args[6] == 1:
+    general = op.name.endswith("convolution")
+    place = 8 if general else 6
+    if len(args) <= place or args[place] == 1:
         return args
-    axis = args[0].ndim - args[1].ndim + 1
-    return (*args[:6], max(args[0].shape[axis] // args[1].shape[1], 1), *args[7:])
+    grouped = out if "transpose" in op.name or (general and args[6]) else args[0].shape
+    axis = len(args[0].shape) - len(args[1].shape) + 1
+    return (*args[:place], max(grouped[axis] // args[1].shape[1], 1), *args[place + 1 :])

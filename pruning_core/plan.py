@@ -98,6 +98,7 @@ class PruningPlan:
     locked: tuple[Locked, ...] = ()
     approximate: tuple[tuple[str, str], ...] = ()  # (group, the statistic that runs over the pruned axis)
     not_run: tuple[str, ...] = ()  # layers that the example inputs do not reach: not cut, and nobody knows if they fit
+    even: tuple[tuple[str, ...], ...] = ()  # groups that keep equal shares, as the code wants it
 
     def __post_init__(self) -> None:
         shapes = dict(self.tensors)
@@ -167,6 +168,7 @@ class PruningPlan:
                 locked=tuple(Locked(**k | {"layers": tuple(k["layers"])}) for k in data["locked"]),
                 approximate=tuple((a, b) for a, b in data["approximate"]),
                 not_run=tuple(data.get("not_run", ())),
+                even=tuple(tuple(names) for names in data.get("even", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise PlanError(f"this is no pruning plan: {type(exc).__name__}: {exc}", "plan JSON", REPLAN) from exc
@@ -184,6 +186,7 @@ class PruningPlan:
         ]
         rows += [(", ".join(k.layers), str(k.width), str(k.width), "0%", k.reason) for k in self.locked]
         notes = [f"approximate: {group}: {why}" for group, why in self.approximate]
+        notes += [f"equal shares: {', '.join(names)}: code reads one's width off another's" for names in self.even]
         notes += [f"set {m.module}.{m.attribute}: {m.old} -> {m.new}" for m in self.mends if m.attribute not in _OBVIOUS]
         notes += [f"scaled {r.tensor} by {r.factor:.4g} in {len(r.positions)} rows, for a constant" for r in self.rescales]
         notes += self.notes

@@ -6,20 +6,25 @@ with a plan that verifies, at worst with the one that cuts nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
 import numpy as np
 import torch
 from torch import nn
 
 from pruning_core.arguments import node_mends
 from pruning_core.checks import check_finite
-from pruning_core.coupling.analysis import Decisions, analyse, resolve
+from pruning_core.coupling.analysis import ChoiceKey, Decisions, analyse, resolve
 from pruning_core.draft import Draft, make_draft, removed_labels, slices_of
-from pruning_core.errors import ModelError, VerifyError
+from pruning_core.errors import ModelError, SpecError, VerifyError
+from pruning_core.even import Even, joined
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.mend import conv_mends, mend
 from pruning_core.plan import KEPT_WHOLE, AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
-from pruning_core.retreat import lock_everything, retreat, uneven_widths
+from pruning_core.retreat import lock_everything, retreat, uneven
 from pruning_core.scoring import Scorer
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject
@@ -30,6 +35,7 @@ from pruning_core.twin import named_tensors
 from pruning_core.verify import Mismatch, compare
 
 MAX_ROUNDS = 80
+NONE: Mapping[ChoiceKey, int] = MappingProxyType({})
 
 
 def try_draft(subject: Subject, draft: Draft) -> None:
@@ -114,8 +120,12 @@ def check_prunable(draft: Draft, spec: PruningSpec) -> None:
     )
 
 
-def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer | None = None) -> tuple[PruningPlan, Draft]:
+def make_plan(
+    subject: Subject, spec: PruningSpec, scorer: Scorer | None = None, choices: Mapping[ChoiceKey, int] = NONE
+) -> tuple[PruningPlan, Draft]:
     """Plan, try, and lock what does not work until what is left verifies. Without a scorer, weights alone are scored.
+
+    `choices`: factors of split axes that are settled already.
 
     Raises: ModelError when the weights cannot be scored; VerifyError when not even an uncut copy traces like the model.
     """
@@ -123,17 +133,16 @@ def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer | None = None)
     if scorer is None:
         spec = spec.resolved(False)
         scorer = Scorer(subject.tensors, spec.criterion)
-    decisions = Decisions(reshape_axis=spec.reshape_axis, group_axis=spec.group_axis, group_policy=spec.group_policy)
-    even: frozenset[int] = frozenset()
+    decisions = Decisions(choices, {}, frozenset(), spec.reshape_axis, spec.group_axis, spec.group_policy)
+    even: Even = frozenset()
     for _ in range(MAX_ROUNDS):
         draft = make_draft(resolve(subject.trace, decisions), scorer, spec, even)
         try_draft(subject, draft)
         if draft.mismatch is not None:
-            wider = even | uneven_widths(draft)
+            wider = joined((*even, *uneven(draft)))
             if wider != even:
-                evened = make_draft(draft.analysis, scorer, spec, wider)
-                try_draft(subject, evened)
-                if evened.progress > draft.progress:
+                evened = with_equal_shares(subject, draft, scorer, spec, wider)
+                if evened is not None and evened.progress > draft.progress:
                     draft, even = evened, wider
         if draft.mismatch is None:
             check_prunable(draft, spec)
@@ -149,13 +158,36 @@ def make_plan(subject: Subject, spec: PruningSpec, scorer: Scorer | None = None)
     try_draft(subject, draft)
     if draft.mismatch is not None:
         raise VerifyError(draft.mismatch.detail, f"module {draft.mismatch.module!r}", "report this model")
+    if spec.budget:
+        check_prunable(draft, spec)
     return to_plan(subject, draft, spec), draft
+
+
+def with_equal_shares(subject: Subject, draft: Draft, scorer: Scorer, spec: PruningSpec, even: Even) -> Draft | None:
+    """The draft with these groups at equal shares; None where the request does not allow that and it would not help.
+
+    Raises: SpecError where it would help, of ratios that are named apart or of a budget that is out of reach then.
+    """
+    refused: SpecError | None = None
+    try:
+        evened = make_draft(draft.analysis, scorer, spec, even)
+    except SpecError as error:
+        refused = error
+        halves = replace(spec, ratio=0.5, ratios={}, budget={}, allocator="uniform", min_channels=1)
+        evened = make_draft(draft.analysis, scorer, halves, even)
+    try_draft(subject, evened)
+    if refused is None:
+        return evened
+    if evened.progress > draft.progress:
+        raise refused
+    return None
 
 
 def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
     cut = [g for g in draft.groups if len(draft.kept.get(g.name, ())) < g.channels and g.name in draft.kept]
     untouched = {g.name: KEPT_WHOLE for g in draft.groups if g.name in draft.kept}
     reasons = {**untouched, **draft.left}
+    told = sorted(tuple(g.name for g in draft.groups if g.name in names & draft.kept.keys()) for names in draft.even)
     return PruningPlan(
         fingerprint=fingerprint(subject.trace),
         tensors=tensor_shapes(subject.trace),
@@ -181,6 +213,7 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
         ),
         approximate=tuple((g.name, g.approximate) for g in cut if g.approximate),
         not_run=subject.not_run,
+        even=tuple(names for names in told if len(names) > 1),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pruning_core.coupling.analysis import Decisions
 from pruning_core.coupling.units import is_fixed
 from pruning_core.draft import Draft
+from pruning_core.even import Even, joined
 from pruning_core.mend import SPLITS, ops_of, size_changes
 from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Trace
@@ -46,29 +47,42 @@ def _lock_before(draft: Draft, decisions: Decisions, op: Op, reason: str) -> Dec
     return lock_everything(trace, decisions)
 
 
-def uneven_widths(draft: Draft) -> frozenset[int]:
-    """Widths that several groups near the disagreement had in common before the cut, and have no more.
+def uneven(draft: Draft) -> Even:
+    """Groups near the disagreement, and near its like in twin modules, that had a width in common and have it no more.
 
     Code that reads one layer's width off another's (heads * head size = model width) wants them equal.
     """
     assert draft.mismatch is not None
     trace = draft.analysis.trace
     path = draft.mismatch.module or trace.ops[draft.mismatch.op].module
+    return joined(names for twin in _twin_paths(trace, path) for names in _uneven_near(draft, ops_of(trace, twin)))
+
+
+def _uneven_near(draft: Draft, ops: list[Op]) -> list[frozenset[str]]:
     near = {
         int(label)
-        for op in ops_of(trace, path)
+        for op in ops
         for value in (*op.inputs(), *op.outputs())
         for ids in draft.analysis.axes.get(value.index, ())
         if not is_fixed(ids)
         for label in set(draft.analysis.labels[ids].tolist())
     }
-    kept_of: dict[int, set[int]] = {}
+    shares: dict[int, dict[str, float]] = {}
     for group in draft.groups:
         if group.name in draft.kept and near & set(group.labels.tolist()):
             for width in group.widths:
-                kept = len(draft.kept[group.name]) * (width // group.channels)
-                kept_of.setdefault(width, set()).add(kept)
-    return frozenset(width for width, kept in kept_of.items() if len(kept) > 1)
+                shares.setdefault(width, {})[group.name] = len(draft.kept[group.name]) / group.channels
+    return [frozenset(kept) for kept in shares.values() if len(set(kept.values())) > 1]
+
+
+def _twin_paths(trace: Trace, path: str) -> list[str]:
+    """The modules, this one among them, that make the same calls."""
+    calls: dict[str, list[object]] = {}
+    for op in trace.ops:
+        parts = op.module.split(".") if op.module else []
+        for depth in range(len(parts) + 1):
+            calls.setdefault(".".join(parts[:depth]), []).append(op.func)
+    return [other for other, mine in calls.items() if mine == calls.get(path)] or [path]
 
 
 def lock_everything(trace: Trace, decisions: Decisions) -> Decisions:

@@ -151,7 +151,7 @@ def scored(
     members = scored_members(group, scorer)
     rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
     scores = combine(rows, spec.normalizer, spec.policy)
-    return ScoredGroup(group.name, group.layers, scores, group.widths, blocks, group.positions, structure)
+    return ScoredGroup(group.name, group.layers, scores, blocks, group.positions, structure)
 
 
 def scored_groups(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
+from pruning_core.allocators.local import named_ratio
 from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Analysis
-from pruning_core.coupling.groups import ChannelGroup, layer_of
+from pruning_core.coupling.groups import ChannelGroup, conv_blocks, layer_of
 from pruning_core.coupling.structure import structures
 from pruning_core.errors import SpecError, nearest
+from pruning_core.even import Even, as_one, counted, counts_of
 from pruning_core.patterns import matches
 from pruning_core.scoring import Scorer, scored_groups
 from pruning_core.spec import PruningSpec
@@ -49,18 +50,21 @@ def select(
     groups: Sequence[ChannelGroup],
     scorer: Scorer,
     spec: PruningSpec,
-    even: frozenset[int],
+    even: Even,
     analysis: Analysis,
     left: Mapping[str, str],
 ) -> dict[str, tuple[int, ...]]:
-    """Kept channels by group name, sorted. Ties keep the lower channel. Groups of an `even` width keep equal widths.
+    """Kept channels by group name, sorted. Ties keep the lower channel. Groups of one set of `even` keep equal shares.
 
     `left`: why the other groups are left alone, for messages.
     """
     if not groups:
         return {}
-    ready = scored_in(groups, scorer, spec, analysis)
-    costs = CostModel(analysis, groups, scorer.parameters, scorer.latencies) if spec.budget else None
+    scored = scored_in(groups, scorer, spec, analysis)
+    ready = as_one(scored, even, spec)
+    costs = (
+        CostModel(analysis, counted(groups, even, analysis), scorer.parameters, scorer.latencies) if spec.budget else None
+    )
     budget = Budget(
         spec.ratio,
         spec.ratios,
@@ -73,56 +77,40 @@ def select(
         tuple(left.items()),
     )
     kept = ALLOCATORS[spec.allocator](ready, budget)
-    counts = {group.name: round_kept(kept[group.name], group, budget) for group in ready}
-    for width in sorted(even):
-        counts |= even_counts([g for g in ready if width in g.widths], width, kept)
-    found: dict[str, tuple[int, ...]] = {}
+    counts: dict[str, int] = {}
     for group in ready:
-        count = counts[group.name]
-        order = np.lexsort((np.arange(group.channels), -group.scores))
-        keep = order[:count] if group.blocks is None else balanced(order, group.blocks, count, spec.group_policy)
-        found[group.name] = tuple(sorted(keep.tolist()))
-    return found
+        wanted = kept[group.name]
+        if spec.group_policy == "count" and not spec.budget and named_ratio(group, budget, -1.0) < 0:
+            wanted = by_smallest_loss(group, wanted)
+        counts |= counts_of(group, round_kept(wanted, group, budget))
+    return {group.name: best_channels(group, counts[group.name]) for group in scored}
 
 
 def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, analysis: Analysis) -> list[ScoredGroup]:
     """The groups as an allocator sees them, scores and all."""
-    blocks = {group.name: conv_blocks(group, analysis) for group in groups}
+    blocks = {group.name: conv_blocks(group.labels, analysis) for group in groups}
     return scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
 
 
-def conv_blocks(group: ChannelGroup, analysis: Analysis) -> NDArray[np.int64] | None:
-    """[C]: the convolution group that each channel lies in, where a grouped convolution wants equal numbers of each."""
-    rank = {int(label): k for k, label in enumerate(group.labels)}
-    for rows in analysis.links.balances.values():
-        labels = analysis.labels[rows]
-        if np.isin(labels, group.labels).all() and len(np.unique(labels)) == labels.size == group.channels:
-            blocks = np.empty(group.channels, dtype=np.int64)
-            for number, row in enumerate(labels):
-                blocks[[rank[int(label)] for label in row]] = number
-            return blocks
-    return None
+def by_smallest_loss(group: ScoredGroup, kept: float) -> float:
+    """Channels to keep where every block ranks its own and all lose what the one with the smallest loss does."""
+    if group.blocks is None:
+        return kept
+    going = _best_first(group)[round(kept) :]
+    return group.channels - group.lot * int(np.bincount(group.blocks[going], minlength=group.lot).min())
 
 
-def balanced(order: NDArray[np.int64], blocks: NDArray[np.int64], count: int, policy: str) -> NDArray[np.int64]:
-    """Channels to keep, the same number in every block, each block's best ones. `order` [C]: best channels first.
-
-    `none` shares the removal out evenly; `count` takes the smallest number that any block would lose on its own.
-    """
-    number = int(blocks.max()) + 1
-    size = len(blocks) // number
-    lost = np.bincount(blocks[order[count:]], minlength=number)
-    gone = int(lost.min()) if policy == "count" else (len(blocks) - count) // number
-    stay = max(size - gone, 1)
-    return np.concatenate([order[blocks[order] == block][:stay] for block in range(number)])
+def best_channels(group: ScoredGroup, count: int) -> tuple[int, ...]:
+    """The best channels, sorted; the same number in every block. Ties keep the lower channel."""
+    order = _best_first(group)
+    if group.blocks is None:
+        return tuple(sorted(order[:count].tolist()))
+    keep = [order[group.blocks[order] == block][: count // group.lot] for block in range(group.lot)]
+    return tuple(sorted(np.concatenate(keep).tolist()))
 
 
-def even_counts(groups: Sequence[ScoredGroup], width: int, kept: Mapping[str, float]) -> dict[str, int]:
-    """Channels to keep so that axes of one width keep one width: the mean, rounded to what all groups can have."""
-    step = math.lcm(*(width // g.channels for g in groups)) if groups else 1
-    mean = sum(kept[g.name] * (width // g.channels) for g in groups) / max(len(groups), 1)
-    common = min(max(round(mean / step), 1) * step, width)
-    return {g.name: common * g.channels // width for g in groups}
+def _best_first(group: ScoredGroup) -> NDArray[np.int64]:
+    return np.lexsort((np.arange(group.channels), -group.scores))
 
 
 def kept_by_index(

@@ -39,9 +39,7 @@ class _State:
     def __init__(self, groups: Sequence[ScoredGroup], limits: Budget, model: CostModel) -> None:
         self.groups, self.limits, self.model = groups, limits, model
         self.targets = targets_of(limits.targets, model)
-        self.damage = [
-            np.concatenate([[0.0], np.cumsum(np.sort(group.scores - min(group.scores.min(), 0)))]) for group in groups
-        ]
+        self.damage = [np.concatenate([[0.0], np.cumsum(group.ascending - min(group.scores.min(), 0))]) for group in groups]
         self.counts: Counts = model.full.copy()
         self.free = [named_ratio(group, limits, -1.0) < 0 for group in groups]
         for k, group in enumerate(groups):

@@ -22,14 +22,32 @@ class ScoredGroup:
     name: str
     layers: tuple[str, ...]
     scores: Scores  # [C]
-    widths: frozenset[int]  # lengths of the axes that are this group's alone, in any layer
     blocks: NDArray[np.int64] | None  # [C]: the convolution group of each channel, where all groups must lose one number
-    positions: int  # how many positions of the layer's axis one channel stands for (e.g. heads that share it)
+    positions: int  # how many positions of the layers' axes one channel stands for (e.g. heads that share it)
     structure: Structure = ()  # what `isomorphic` compares groups by
+    parts: tuple[ScoredGroup, ...] = ()  # the groups that keep equal shares, where this one stands for several
 
     @property
     def channels(self) -> int:
         return len(self.scores)
+
+    @property
+    def lot(self) -> int:
+        """Channels that go at once: one of each block."""
+        return 1 if self.blocks is None else int(self.blocks.max()) + 1
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """How many positions of one layer's axis a channel stands for, in each part."""
+        return tuple(p.positions * p.channels // self.channels for p in self.parts) or (self.positions,)
+
+    @property
+    def ascending(self) -> Scores:
+        """[C] scores in the order in which the channels go: the lowest first, lot after lot."""
+        if self.blocks is None:
+            return np.sort(self.scores)
+        by_block = [np.sort(self.scores[self.blocks == block]) for block in range(self.lot)]
+        return np.stack(by_block, axis=1).ravel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +69,14 @@ ALLOCATORS: Registry[Callable[[Sequence[ScoredGroup], Budget], dict[str, float]]
 
 
 def round_kept(kept: float, group: ScoredGroup, budget: Budget) -> int:
-    """Whole channels to keep: a multiple of `round_to` in positions, at least `min_channels`, at most all of them."""
-    step = budget.round_to // math.gcd(budget.round_to, group.positions)
-    steps = _ROUNDING[budget.round_mode](round(kept / step, 9))
-    floor = max(1, math.ceil(budget.min_channels / group.positions))
-    whole = group.channels if kept >= group.channels else steps * step
-    return min(max(whole, floor), group.channels)
+    """Whole channels to keep: all of them, or whole lots, a multiple of `round_to` and at least `min_channels` positions.
+
+    Every part of the group has its own positions, and all that is asked for holds in each.
+    """
+    step = math.lcm(group.lot, *(budget.round_to // math.gcd(budget.round_to, stride) for stride in group.strides))
+    floor = math.ceil(budget.min_channels / min(group.strides) / step)
+    steps = max(_ROUNDING[budget.round_mode](round(kept / step, 9)), floor, 1)
+    return group.channels if kept >= group.channels else min(steps * step, group.channels)
 
 
 def _half_up(x: float) -> int:

@@ -56,6 +56,19 @@ class ChannelGroup:
         return max(int((self.root.channel_of >= 0).sum()) // self.channels, 1)
 
 
+def conv_blocks(labels: Ids, analysis: Analysis) -> Ids | None:
+    """[C]: the convolution group that each channel lies in, where a grouped convolution wants equal numbers of each."""
+    rank = {int(label): k for k, label in enumerate(labels)}
+    for rows in analysis.links.balances.values():
+        found = analysis.labels[rows]
+        if np.isin(found, labels).all() and len(np.unique(found)) == found.size == len(labels):
+            blocks = np.empty(len(labels), dtype=np.int64)
+            for number, row in enumerate(found):
+                blocks[[rank[int(label)] for label in row]] = number
+            return blocks
+    return None
+
+
 def layer_of(tensor: str) -> str:
     """The layer's name from its tensor's: `layer1.conv.weight` -> `layer1.conv`; parametrized weights too."""
     layer = tensor.split(".parametrizations.")[0] if ".parametrizations." in tensor else tensor.rpartition(".")[0]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import pruning_core as pc
 from pruning_core.iterative import composed
@@ -26,6 +27,23 @@ def test_two_rounds_give_a_plan_that_applies(name: str) -> None:
     again = pc.apply(model, pc.PruningPlan.from_json(result.plan.to_json()), x)
     for one, other in zip(result.model.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_all_rounds_cut_the_same_factor_of_a_split_axis() -> None:
+    """Heads of 8: the first round makes them smaller than the heads are many, and the next one must go on with it."""
+    torch.manual_seed(0)
+    embed, attention = nn.Linear(6, 32), nn.MultiheadAttention(32, 4, batch_first=True)
+    model = Attending([embed, attention, nn.Linear(32, 5)]).eval()
+    result = pc.prune(model, torch.randn(2, 5, 6), pc.PruningSpec(ratio=0.8, steps=3, min_channels=1), check="numeric")
+    assert {cut.group: cut.width for cut in result.plan.cuts} == {"0": 32, "1": 8}
+    assert result.plan.channels_after <= 0.3 * result.plan.channels_before
+
+
+class Attending(nn.ModuleList):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        embed, attention, head = self
+        x = embed(x)
+        return head((x + attention(x, x, x)[0]).mean(1))
 
 
 def test_a_budget_over_three_rounds() -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import pruning_core as pc
+from pruning_core.allocators import ScoredGroup
 from pruning_core.policies import combine, fold_positions
-from pruning_core.select import balanced
+from pruning_core.select import best_channels, by_smallest_loss
 from tests.models import IMAGE, seeded
 
 X = np.array([11.0, 19, 38, 25, 46])
@@ -48,10 +49,12 @@ def test_positions_that_go_together() -> None:
 
 
 def test_groups_of_a_convolution_lose_one_number() -> None:
-    """Two groups of four, best first 0 1 2 4 | 5 3 6 7: on their own they would lose one and three."""
-    order, blocks = np.array([0, 1, 2, 4, 5, 3, 6, 7]), np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    assert sorted(balanced(order, blocks, 4, "count").tolist()) == [0, 1, 2, 4, 5, 6]
-    assert sorted(balanced(order, blocks, 4, "none").tolist()) == [0, 1, 4, 5]
+    """Two groups of four, best first 0 1 2 | 4 5 | 3 | 6 7: on their own they would lose one and three."""
+    scores = np.array([8.0, 7, 6, 3, 5, 4, 2, 1])
+    group = ScoredGroup("g", ("g",), scores, np.array([0, 0, 0, 0, 1, 1, 1, 1]), 1)
+    assert by_smallest_loss(group, 4) == 6
+    assert best_channels(group, 6) == (0, 1, 2, 4, 5, 6)
+    assert best_channels(group, 4) == (0, 1, 4, 5)
 
 
 @pytest.mark.parametrize("policy", ["sum", "average", "count", "none"])

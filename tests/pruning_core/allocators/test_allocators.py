@@ -1,5 +1,7 @@
 """How one ratio is spread, and the rounding and floors after it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,9 +16,8 @@ def budget(ratio: float = 0.5, **options: object) -> Budget:
 
 
 def group(name: str, scores: list[float], positions: int = 1, kind: str = "") -> ScoredGroup:
-    widths = frozenset({len(scores) * positions})
     structure = (((kind,), 4, 0, True),)
-    return ScoredGroup(name, (name,), np.array(scores, dtype=np.float64), widths, None, positions, structure)
+    return ScoredGroup(name, (name,), np.array(scores, dtype=np.float64), None, positions, structure)
 
 
 def test_slamp_by_hand() -> None:
@@ -126,6 +127,9 @@ def test_uniform_and_named_ratios() -> None:
         (0.4, {}, 1),
         (10.0, {"round_to": 8}, 10),
         (9.7, {"round_to": 2}, 10),
+        (0.9, {"round_to": 4, "round_mode": "down"}, 4),
+        (1.0, {"round_to": 4, "min_channels": 5}, 8),
+        (1.0, {"round_to": 8, "min_channels": 9}, 10),
     ],
 )
 def test_rounding_acts_on_kept_widths(kept: float, options: dict[str, object], want: int) -> None:
@@ -137,3 +141,18 @@ def test_floors_and_multiples_count_positions() -> None:
     heads = group("qkv", [1.0] * 64, positions=12)
     assert round_kept(0.2, heads, budget(min_channels=8, round_to=2)) == 1
     assert round_kept(31.7, heads, budget(min_channels=8, round_to=8)) == 32
+
+
+def test_lots_of_a_grouped_convolution_are_whole() -> None:
+    """Four blocks of three: 12, 8 or 4 channels can stay; with multiples of 6 only all 12."""
+    lots = replace(group("g", [1.0] * 12), blocks=np.arange(12) % 4)
+    assert [round_kept(kept, lots, budget()) for kept in (1.0, 5.9, 6.0, 11.0)] == [4, 4, 8, 12]
+    assert round_kept(3.0, lots, budget(round_to=6)) == 12
+
+
+def test_the_rounding_and_the_floor_hold_in_every_part() -> None:
+    """Eight lots of 8 positions here and of 24 there."""
+    pair = replace(group("a", [1.0] * 8, positions=32), parts=(group("a", [1.0] * 64), group("b", [1.0] * 8, positions=24)))
+    assert pair.strides == (8, 24)
+    assert round_kept(0.0, pair, budget(min_channels=33)) == 5
+    assert round_kept(1.4, pair, budget(round_to=48)) == 6

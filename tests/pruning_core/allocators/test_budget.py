@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import pruning_core as pc
@@ -39,6 +41,32 @@ def test_absolute_targets_and_several_at_once() -> None:
     report = pc.prune(convnet(), X, spec).report
     assert report.after.macs <= 0.6 * full.macs
     assert 0.97 <= report.after.params * 3 / full.params <= 1.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    policy=st.sampled_from(["sum", "average", "count", "none"]),
+    groups=st.sampled_from([2, 4, 8, 16]),
+    factor=st.floats(1.1, 6),
+    round_to=st.sampled_from([1, 8, 12]),
+    observed=st.booleans(),
+)
+def test_a_budget_is_met_whatever_the_group_policy(
+    policy: str, groups: int, factor: float, round_to: int, observed: bool
+) -> None:
+    """What the groups of a convolution lose, equal numbers of multiples, is what the target is counted with."""
+    torch.manual_seed(groups)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1, groups=groups), nn.ReLU(),
+        nn.Conv2d(64, 200, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(200, 5),
+    )  # fmt: skip
+    spec = pc.PruningSpec(
+        budget={"macs": f"{factor}x"}, group_policy=policy, min_channels=1, round_to=round_to, compensation="none"
+    )
+    result = pc.prune(model, X[:, :, :8, :8], spec, torch.randn(4, 3, 8, 8) if observed else None)
+    assert result.report.before.macs / result.report.after.macs >= factor - 1e-6
+    for cut in result.plan.cuts:
+        assert len(cut.keep) * cut.positions % round_to == 0
 
 
 @pytest.mark.parametrize("name", sorted(NETS))
