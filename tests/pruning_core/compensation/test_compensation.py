@@ -297,3 +297,36 @@ def test_a_linear_layer_of_one_vector(compensation: str) -> None:
     spec = pc.PruningSpec(compensation=compensation, min_channels=2)
     report = pc.prune(ReadsAVector().eval(), images(2), spec, images(64)).report
     assert "head.weight" in {repair.layer for repair in report.repairs}
+
+
+def flat_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5)).eval()
+
+
+def recalibrated(model: nn.Module, x: Tensor, sizes: list[int]) -> nn.Module:
+    spec = pc.PruningSpec(recalibrate_bn=True, compensation="none", criterion="l2_norm", min_channels=2)
+    return pc.prune(model, x[:2], spec, x if sizes == [] else list(x.split(sizes))).model
+
+
+@pytest.mark.parametrize("sizes", [[], [128, 1], [1, 128], [127, 1, 1], [1] * 129])
+def test_recalibration_with_samples_that_stand_alone(sizes: list[int]) -> None:
+    x = torch.randn(129, 8, generator=torch.Generator().manual_seed(0))
+    pruned = recalibrated(flat_net(), x, sizes)
+    mean = pruned[0](x).mean(0)  # type: ignore[index]
+    torch.testing.assert_close(pruned[1].running_mean, mean, rtol=1e-4, atol=1e-5)  # type: ignore[index]
+    if len(sizes) < 4:
+        torch.testing.assert_close(pruned[1].running_var, pruned[0](x).var(0), rtol=0.05, atol=0)  # type: ignore[index]
+
+
+def test_recalibration_from_one_sample_says_that_it_is_too_little() -> None:
+    with pytest.raises(pc.ModelError, match="more than 1 value per channel"):
+        recalibrated(flat_net(), torch.randn(1, 8), [])
+
+
+def test_recalibration_weighs_every_sample_alike(net: Net) -> None:
+    x = images(33)
+    x[-1] *= 10
+    whole, parts = recalibrated(net, x, [33]), recalibrated(net, x, [32, 1])
+    one, other = whole.norm.running_var, parts.norm.running_var  # type: ignore[union-attr]
+    torch.testing.assert_close(other, one, rtol=0.1, atol=0)  # type: ignore[arg-type]
