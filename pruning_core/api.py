@@ -23,6 +23,7 @@ from pruning_core.fingerprint import check_same_tensors, fingerprint, tensor_sha
 from pruning_core.inputs import ExampleInputs
 from pruning_core.iterative import plan_in_steps
 from pruning_core.latency_table import LatencyTable
+from pruning_core.modes import in_default_modes
 from pruning_core.observe.observations import observe
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
@@ -45,6 +46,7 @@ class PruneResult:
     report: PruneReport
 
 
+@in_default_modes
 def inspect(model: nn.Module, example_inputs: object) -> ModelReport:
     """Every layer: its width, the group it is cut with or the reason why not, parameters and MACs.
 
@@ -55,6 +57,7 @@ def inspect(model: nn.Module, example_inputs: object) -> ModelReport:
     return ModelReport(layer_rows(model, subject.trace, groups), cost_of(model, subject.trace))
 
 
+@in_default_modes
 def plan(
     model: nn.Module,
     example_inputs: object,
@@ -75,6 +78,7 @@ def plan(
     return plan_in_steps(subject, spec, data, lambda s, part: scorer_of(s, part, data, latencies))[0]
 
 
+@in_default_modes
 def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) -> nn.Module:
     """A pruned copy, re-traced and compared with the plan before it is returned. The caller's model is not changed.
 
@@ -108,6 +112,7 @@ def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:
     return cut_copy(subject.model, plan.slices, plan.mends, plan.rescales)
 
 
+@in_default_modes
 def prune(
     model: nn.Module,
     example_inputs: object,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -78,7 +79,9 @@ class Calibration:
 
     def _batches(self) -> Iterator[Batch]:
         if isinstance(self.data, Tensor):
-            yield from (Batch(ExampleInputs.of(part)) for part in torch.split(self.data, BATCH))
+            last_alone = len(self.data) > BATCH and len(self.data) % BATCH == 1  # some models take no sample alone
+            ends = [*range(BATCH, len(self.data) - last_alone, BATCH), len(self.data)]
+            yield from (Batch(ExampleInputs.of(self.data[a:b])) for a, b in itertools.pairwise([0, *ends]))
             return
         assert isinstance(self.data, Iterable)
         for item in self.data:

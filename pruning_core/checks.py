@@ -20,6 +20,12 @@ def check_model(model: nn.Module) -> None:
             for t in (*module._parameters.values(), *module._buffers.values())
         ):
             raise ModelError("a lazy module is not initialised yet", name or type(module).__name__, "run the model once")
+        if any(t is not None and t.is_inference() for t in module._parameters.values()):
+            raise ModelError(
+                "the weights are inference tensors, which cannot be trained or copied as parameters",
+                name or type(module).__name__,
+                "build or load the model outside torch.inference_mode()",
+            )
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ModelError(f"the model is wrapped in {type(model).__name__}", "the model", "pass model.module")
     if isinstance(model, torch.jit.ScriptModule):

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from pruning_core.inputs import ExampleInputs
+from pruning_core.modes import in_default_modes
 from pruning_core.study import study
 from pruning_core.trace import Op, Trace, Value
 from pruning_core.twin import named_tensors
@@ -31,6 +32,7 @@ class Cost:
     peak_activation_bytes: int
 
 
+@in_default_modes
 def cost(model: nn.Module, example_inputs: object) -> Cost:
     """Raises: ModelError when the model cannot be run on the example inputs."""
     return cost_of(model, study(model, ExampleInputs.of(example_inputs)).trace)

@@ -9,6 +9,7 @@ from torch import nn
 from pruning_core.coupling.analysis import Decisions, resolve
 from pruning_core.coupling.groups import channel_groups
 from pruning_core.inputs import ExampleInputs
+from pruning_core.modes import in_default_modes
 from pruning_core.study import study
 
 
@@ -31,6 +32,7 @@ class Coupling:
     slices: tuple[ChannelSlice, ...]
 
 
+@in_default_modes
 def couplings(model: nn.Module, example_inputs: object) -> tuple[Coupling, ...]:
     """Every prunable group of channels, with all slices that a cut of it takes away from the model's parameters.
 

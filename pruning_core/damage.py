@@ -54,7 +54,8 @@ class Damages:
         model = real_twin(self.subject.model, copy=True).eval()
         found = at_the_outputs(groups, inside, model, self.subject.trace, self.grams, self.calibration, self.seed)
         if found is None and not self.notes:
-            self.notes.append("groups were compared by their consumers' relative errors: autograd cannot follow the model")
+            why = "autograd cannot follow the model on single samples"
+            self.notes.append(f"groups were compared by their consumers' relative errors: {why}")
         for name, scores in (inside if found is None else found).items():
             self._compared[keys[name]] = scores
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pruning_core.errors import PlanError
 from pruning_core.fingerprint import check_same_tensors
+from pruning_core.modes import in_default_modes
 from pruning_core.plan import PruningPlan
 from pruning_core.surgery import cut_copy
 from pruning_core.twin import named_tensors
@@ -32,6 +33,7 @@ def save(model: nn.Module, plan: PruningPlan, path: str | Path) -> None:
     part.replace(folder / PLAN)
 
 
+@in_default_modes
 def load(factory: Callable[[], nn.Module], path: str | Path) -> nn.Module:
     """Rebuild a pruned model from the ORIGINAL model's constructor and a folder that `save` wrote.
 
@@ -46,6 +48,7 @@ def load(factory: Callable[[], nn.Module], path: str | Path) -> nn.Module:
     return rebuild(factory(), plan, weights)
 
 
+@in_default_modes
 def rebuild(original: nn.Module, plan: PruningPlan, weights: Mapping[str, Tensor]) -> nn.Module:
     """The pruned module: the original's structure cut as the plan says, filled with `weights` by name.
 
@@ -66,5 +69,7 @@ def rebuild(original: nn.Module, plan: PruningPlan, weights: Mapping[str, Tensor
             )
     with torch.no_grad():
         for name, tensor in own.items():
+            if tensor.dtype != weights[name].dtype:  # the constructor may make another precision than was saved
+                tensor.data = tensor.data.to(weights[name].dtype)
             tensor.copy_(weights[name])
     return model

@@ -16,6 +16,7 @@ from pruning_core.draft import Draft
 from pruning_core.errors import SpecError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.latency_table import LatencyTable
+from pruning_core.modes import in_default_modes
 from pruning_core.planner import make_plan
 from pruning_core.report import layer_rows
 from pruning_core.scoring import Scorer
@@ -92,6 +93,7 @@ class Recommendation:
         return table(head, rows)
 
 
+@in_default_modes
 def recommend(
     model: nn.Module,
     example_inputs: object,

@@ -23,6 +23,7 @@ from pruning_core.draft import Draft, draft_of
 from pruning_core.errors import ModelError, SpecError, nearest
 from pruning_core.figures import FIGURES, Meter
 from pruning_core.inputs import ExampleInputs
+from pruning_core.modes import in_default_modes
 from pruning_core.planner import make_plan, try_draft
 from pruning_core.scoring import Scorer
 from pruning_core.select import select
@@ -128,6 +129,7 @@ def _nothing(*_: object) -> None:
     return
 
 
+@in_default_modes
 def sensitivity(
     model: nn.Module,
     example_inputs: object,

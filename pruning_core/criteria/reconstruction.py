@@ -293,7 +293,7 @@ def _gradient(
                 raise _NotDifferentiable
             total = torch.stack(parts).sum()
             return dict(zip(named, torch.autograd.grad(total, list(named.values()), allow_unused=True), strict=True))
-        except RuntimeError as exc:  # an operator without a derivative, inference tensors inside
+        except Exception as exc:  # an operator without a derivative, or single samples that the model does not take
             raise _NotDifferentiable from exc
 
 

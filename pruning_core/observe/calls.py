@@ -116,7 +116,7 @@ class LayerCall:
     def input_rows(self, x: Tensor, weight_shape: tuple[int, ...], groups: int, rows: Tensor) -> Tensor:
         """What the weight is multiplied with at some positions of the output: [G, N, K]."""
         if self.kind == "linear":
-            return x.flatten(0, -2)[rows][None]
+            return x.reshape(-1, x.shape[-1])[rows][None]
         n = self._spatial
         if x.ndim == n + 1:
             x = x[None]

@@ -20,7 +20,7 @@ from pruning_core.criteria.table import Features
 from pruning_core.errors import ModelError
 from pruning_core.observe.calls import layer_calls
 from pruning_core.observe.follow import Readers, chain
-from pruning_core.observe.reading import blaming_data, sample_axes
+from pruning_core.observe.reading import sample_axes
 from pruning_core.observe.tap import Tap, run_tapped
 from pruning_core.study import Subject
 from pruning_core.trace import Op, real_twin
@@ -115,8 +115,7 @@ def observe_features(
 
     for batch in calibration:
         size = len(batch)
-        with blaming_data():
-            run_tapped(copy, batch.inputs, Tap(subject.trace, jobs, look))
+        run_tapped(copy, batch.inputs, Tap(subject.trace, jobs, look))
         seen += size
     return _results(subject, jobs), seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -26,16 +27,16 @@ def pieces(batches: Iterable[Batch], trace: Trace, limit: int = AT_ONCE) -> list
         size = len(batch)
         entries = next((t.numel() for t in tree.tensors((batch.inputs.args, batch.inputs.kwargs)) if t.ndim), 1)
         parts = min(max(math.ceil(per_entry * entries / limit), 1), max(size, 1))
-        step = math.ceil(size / parts)
-        found += [_part(batch, start, step) for start in range(0, size, step)] if parts > 1 else [Batch(batch.inputs)]
+        bounds = [math.ceil(size * k / parts) for k in range(parts + 1)]  # even: some models take no sample alone
+        found += [_part(batch, *ends) for ends in itertools.pairwise(bounds)] if parts > 1 else [Batch(batch.inputs)]
     return found
 
 
-def _part(batch: Batch, start: int, step: int) -> Batch:
+def _part(batch: Batch, start: int, stop: int) -> Batch:
     size = len(batch)
 
     def cut(t: Tensor) -> Tensor:
-        return t[start : start + step] if t.ndim and t.shape[0] == size else t
+        return t[start:stop] if t.ndim and t.shape[0] == size else t
 
     return Batch(batch.inputs.map(cut))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -43,6 +43,38 @@ def singles(batch: Batch) -> Iterator[Batch]:
         target = batch.target
         one_each = isinstance(target, list | tuple) and len(target) == size and not isinstance(target[0], Tensor)
         yield Batch(batch.inputs.map(cut), target[i : i + 1] if one_each else tree.map_tensors(cut, target))  # type: ignore[index]
+
+
+def none_alone(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same samples; one that is a batch alone joins the batch after it, or before it at the end, where shapes allow."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        joined = _joined(waiting[-1], batch) if waiting and len(waiting[-1]) == 1 else None
+        if joined is not None:
+            waiting[-1] = joined
+        else:
+            waiting.append(batch)
+        if len(waiting) > 2:
+            yield waiting.pop(0)
+    if len(waiting) == 2 and len(waiting[1]) == 1:
+        joined = _joined(*waiting)
+        waiting = [joined] if joined is not None else waiting
+    yield from waiting
+
+
+def _joined(one: Batch, other: Batch) -> Batch | None:
+    """Targets are left out. None where the shapes of single samples differ."""
+    rest: list[Tensor] = []
+    other.inputs.map(rest.append)
+
+    def join(t: Tensor) -> Tensor:
+        more = rest.pop(0)
+        return torch.cat([t, more]) if t.ndim and t.shape[0] == len(one) and more.shape[:1] == (len(other),) else t
+
+    try:
+        return Batch(one.inputs.map(join))
+    except (RuntimeError, IndexError):
+        return None
 
 
 def sample_axes(subject: Subject) -> dict[int, int | None]:

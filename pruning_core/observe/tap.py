@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
+from pruning_core.observe.reading import blaming_data
 from pruning_core.trace import Op, Trace, call_model, is_call, is_skipped, quiet_kernels
 
 Look = Callable[[Op, tuple[Any, ...], Callable[[], Any]], Any]  # (call, arguments, run it) -> its result
@@ -64,7 +65,7 @@ def other_way(name: str) -> ModelError:
 
 
 def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
-    """The model's outputs. It must be in evaluation mode, and a copy of the engine's own.
+    """The model's outputs. It must be in evaluation mode, and a copy of the engine's own. Raises: ModelError.
 
     A twin runs: what a forward caches on its modules is not there the next time, as in the trace. It has its own copies
     of what the traced forward writes, and shares the rest.
@@ -73,5 +74,5 @@ def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
     fresh = writes.twin(model)
     with quiet_kernels(), torch.inference_mode():
         given = writes.given(inputs, lambda t: tap.kernel(torch.ops.aten.clone.default, (t,), {}))
-        with tap:
+        with tap, blaming_data():
             return call_model(fresh, given)

@@ -238,3 +238,95 @@ def test_a_model_without_derivatives_says_how_its_groups_were_compared() -> None
     data = torch.randn(64, 8)
     report = pc.prune(Rounded(), data[:2], pc.PruningSpec(budget={"macs": "1.5x"}), data).report
     assert "autograd cannot follow the model" in str(report)
+
+
+class Squeezed(nn.Module):
+    """Of a single image it loses the axis of the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.second(F.relu(self.first(x))))
+        return F.log_softmax(self.head(F.adaptive_avg_pool2d(x, 1).squeeze()), dim=1)
+
+
+class OneOutputEach(nn.Module):
+    """As many outputs as samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = F.relu(self.second(F.relu(self.first(x))))
+        return list(self.head(x.mean((2, 3))).unbind())
+
+
+@pytest.mark.parametrize("compensation", ["sequential", "least_squares"])
+@pytest.mark.parametrize("kind", [Squeezed, OneOutputEach])
+def test_a_model_that_takes_no_single_samples(kind: type[nn.Module], compensation: str) -> None:
+    spec = pc.PruningSpec(allocator="slamp", compensation=compensation, min_channels=2)
+    report = pc.prune(kind().eval(), images(2), spec, images(129)).report
+    assert "single samples" in str(report)
+    assert len(report.repairs) > 1
+
+
+@pytest.mark.parametrize("criterion", ["l2_norm", "reconstruction"])
+def test_data_that_the_model_does_not_take(net: Net, criterion: str) -> None:
+    spec = pc.PruningSpec(criterion=criterion, compensation="sequential", min_channels=2)
+    with pytest.raises(pc.ModelError, match="fails on the calibration data"):
+        pc.prune(net, images(2), spec, torch.randn(8, 2, 8, 8))
+
+
+class ReadsAVector(nn.Module):
+    """A gate made from a learned vector without an axis of samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.inner, self.gate = nn.Parameter(torch.randn(16)), nn.Linear(16, 24), nn.Linear(24, 16)
+        self.conv, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.conv(x)).mean((2, 3)) * self.gate(F.relu(self.inner(self.code))))
+
+
+@pytest.mark.parametrize("compensation", ["sequential", "least_squares"])
+def test_a_linear_layer_of_one_vector(compensation: str) -> None:
+    spec = pc.PruningSpec(compensation=compensation, min_channels=2)
+    report = pc.prune(ReadsAVector().eval(), images(2), spec, images(64)).report
+    assert "head.weight" in {repair.layer for repair in report.repairs}
+
+
+def flat_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5)).eval()
+
+
+def recalibrated(model: nn.Module, x: Tensor, sizes: list[int]) -> nn.Module:
+    spec = pc.PruningSpec(recalibrate_bn=True, compensation="none", criterion="l2_norm", min_channels=2)
+    return pc.prune(model, x[:2], spec, x if sizes == [] else list(x.split(sizes))).model
+
+
+@pytest.mark.parametrize("sizes", [[], [128, 1], [1, 128], [127, 1, 1], [1] * 129])
+def test_recalibration_with_samples_that_stand_alone(sizes: list[int]) -> None:
+    x = torch.randn(129, 8, generator=torch.Generator().manual_seed(0))
+    pruned = recalibrated(flat_net(), x, sizes)
+    mean = pruned[0](x).mean(0)  # type: ignore[index]
+    torch.testing.assert_close(pruned[1].running_mean, mean, rtol=1e-4, atol=1e-5)  # type: ignore[index]
+    if len(sizes) < 4:
+        torch.testing.assert_close(pruned[1].running_var, pruned[0](x).var(0), rtol=0.05, atol=0)  # type: ignore[index]
+
+
+def test_recalibration_from_one_sample_says_that_it_is_too_little() -> None:
+    with pytest.raises(pc.ModelError, match="more than 1 value per channel"):
+        recalibrated(flat_net(), torch.randn(1, 8), [])
+
+
+def test_recalibration_weighs_every_sample_alike(net: Net) -> None:
+    x = images(33)
+    x[-1] *= 10
+    whole, parts = recalibrated(net, x, [33]), recalibrated(net, x, [32, 1])
+    one, other = whole.norm.running_var, parts.norm.running_var  # type: ignore[union-attr]
+    torch.testing.assert_close(other, one, rtol=0.1, atol=0)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ IMAGE = (3, 8, 9, 10)
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "linear": (nn.Linear(5, 7), (4, 5)),
     "linear over tokens": (nn.Linear(5, 7, bias=False), (2, 3, 5)),
+    "linear of one vector": (nn.Linear(5, 7), (5,)),
     "conv1d": (nn.Conv1d(4, 6, 3, padding=1), (2, 4, 11)),
     "conv2d": (nn.Conv2d(8, 6, 3, stride=2, padding=1), IMAGE),
     "conv2d, dilated": (nn.Conv2d(8, 6, (3, 2), dilation=(2, 1), bias=False), IMAGE),

@@ -29,6 +29,7 @@ def test_pieces_are_the_samples_in_order_and_fit() -> None:
     assert found[1].inputs.args[0].data_ptr() == x[2:].data_ptr()  # no copy
     assert [len(piece) for piece in pieces(Calibration([x]), trace, limit=10 * IMAGE)] == [10]
     assert [len(piece) for piece in pieces(Calibration([x]), trace, limit=1)] == [1] * 10
+    assert [len(piece) for piece in pieces(Calibration([x[:9]]), trace, limit=4 * IMAGE)] == [3, 3, 3]  # not one alone
 
 
 def test_larger_images_than_the_example_make_smaller_pieces() -> None:
