@@ -25,7 +25,6 @@ from pipelines.data import Data
 from pipelines.errors import RegistryError, is_interrupt
 from pipelines.records import Score, Timing
 from pipelines.registry.decisions import fitted
-from pipelines.registry.naming import quoted
 from pipelines.registry.patience import patiently, sent_once
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.resume import reopen
@@ -366,9 +365,9 @@ def _create_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, 
     def find_or_make() -> str:
         nonlocal asked
         if asked:
-            same = f"attributes.start_time = {now} and attributes.run_name = {quoted(name)}"
-            for run in store.client.search_runs([experiment_id], same):
-                return str(run.info.run_id)
+            for run in store.client.search_runs([experiment_id], f"attributes.start_time = {now}"):
+                if run.info.run_name == name:
+                    return str(run.info.run_id)
         asked = True
         with sent_once():
             run = store.client.create_run(experiment_id, start_time=now, tags={**made_by, **tags}, run_name=name)

@@ -238,14 +238,11 @@ def test_kill_9_in_mid_training_and_the_same_command_end_with_the_same_result(fl
     assert flows.done_after_kill == (f"train {bold}", f"train {hopeless}")  # and all had been pruned
 
 
-def test_a_killed_flow_leaves_no_run_open_once_it_was_done_again(flows: Flows) -> None:
+def test_a_killed_flow_goes_on_in_its_own_runs(flows: Flows) -> None:
     uri, comparison = flows.killed.uri, flows.killed.comparison
     found = Store(uri).client.search_runs([comparison.experiment_id], "tags.`compression.key` != ''")
-    statuses = [run.info.status for run in found]
-    assert sorted(statuses) == ["FINISHED"] * 5 + ["KILLED"] * 5
-    assert flows.killed.after[0] == flows.killed.before[0] + 10
-    reasons = {run.data.tags["compression.failure"] for run in found if run.info.status == "KILLED"}
-    assert reasons == {"its process ended without a word; the same work was taken up again"}
+    assert [run.info.status for run in found] == ["FINISHED"] * 5
+    assert flows.killed.after[0] == flows.killed.before[0] + 5
     for title, run in children(uri, comparison).items():
         if title != "baseline":
             client = Store(uri).client

@@ -1,5 +1,6 @@
 """MLflow fails in the middle of a flow, for real: a proxy between the flow and a real `mlflow server` sees to it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,18 @@ from mlflow.entities import Run
 
 from pipelines import environment, registry
 from pipelines.config import CompressConfig
-from pipelines.errors import RegistryError
+from pipelines.errors import RegistryError, SourceError
 from pipelines.flows import compress as flow
 from pipelines.flows import stages
 from pipelines.flows.compress import compress
-from pipelines.registry import Store, patience
+from pipelines.registry import Exported, Store, patience
 from pipelines.steps.compare import Comparison
 from tests.conftest import quick_config
 from tests.pipelines.flows.proxy import Fault, Proxy, proxy_to
 
 CREATE_VERSION = "/model-versions/create"
-TITLES = ["reconstruction-uniform-0.3", "half"]
+AWKWARD = "half / größe 'n' \"maß\" 数字"  # names may hold slashes, spaces, quotes and any letter
+TITLES = ["reconstruction-uniform-0.3", AWKWARD]
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def recipe(proxy: Proxy, name: str, **changes: Any) -> CompressConfig:
         **{
             "source": {"model": f"models:/{name}/1"},
             "calibration": {"samples": 64},
-            "candidates": [{"ratio": 0.3}, {"name": "half", "ratio": 0.5, "criterion": "l2_norm"}],
+            "candidates": [{"ratio": 0.3}, {"name": AWKWARD, "ratio": 0.5, "criterion": "l2_norm"}],
             "finetune": {"epochs": 1, "learning_rate": 0.003, "threads": 1},
             "measure": {"batch_size": 16, "rounds": 3, "warmup": 1},
             "gate": {"max_accuracy_drop": 1},
@@ -112,7 +114,7 @@ def check_all_is_there_once(store: Store, name: str, comparison: Comparison) -> 
             assert [m.step for m in store.client.get_metric_history(run.info.run_id, "train_loss")] == [1]
             assert run.data.tags["mlflow.parentRunId"] == comparison.run_id
     table = store.client.download_artifacts(comparison.run_id, "comparison_table.json")
-    assert Path(table).read_text().count(f'"{TITLES[1]}"') == 1
+    assert [row[0] for row in json.loads(Path(table).read_text())["data"]] == ["source", *TITLES]
 
 
 def test_the_flow_goes_on_when_mlflow_is_back(
@@ -180,3 +182,34 @@ def test_a_500_where_something_is_made_makes_no_second_one(
     assert not proxy.faults
     check_all_is_there_once(store, name, comparison)
     assert proxy.seen.count(f"/api/2.0/mlflow{CREATE_VERSION}") == 2
+
+
+def test_texts_over_the_limits_are_cut(store: Store, name: str, tmp_path: Path) -> None:
+    """5,000 characters for a description, 8,000 for a note: SQLite would take more, PostgreSQL refuses it."""
+    first = store.client.get_model_version(name, "1")
+    long = "Plain sentence first.\n" + "a line of a table\n" * 1000
+    exported = Exported(str(first.source).partition("/")[2])
+    experiment = store.client.get_run(first.run_id).info.experiment_id
+    run_id = store.client.create_run(experiment).info.run_id
+    version = registry.create_version(store, name, exported, run_id, {}, long)
+    text = store.client.get_model_version(name, str(version)).description
+    assert text.startswith("Plain sentence first.\n")
+    assert text.endswith("(cut)")
+    assert len(text) <= 5000
+    (tmp_path / "files").mkdir()
+    registry.log_files(store, run_id, tmp_path / "files", note=long)
+    assert 7000 < len(store.client.get_run(run_id).data.tags["mlflow.note.content"]) <= 8000
+    store.client.set_terminated(run_id)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_model_whose_class_is_gone_is_refused_before_anything_is_made(
+    store: Store, proxy: Proxy, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("pipelines.models.small_resnet")
+    with pytest.raises(SourceError, match="cannot be imported") as caught:
+        compress(recipe(proxy, name))
+    assert "small_resnet" in caught.value.where + caught.value.what
+    assert not runs_of(store, name)
+    assert not any("create" in path for path in proxy.seen)
+    assert not list((tmp_path / "work").iterdir())

@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import pytest
@@ -77,3 +78,26 @@ def test_runs_that_cannot_all_be_made_are_closed(store_uri: str, monkeypatch: py
     assert caught.value.retryable
     after = store.client.search_runs([source.experiment_id])
     assert [run.info.status for run in after if run.info.run_id not in before] == ["FAILED"] * 3
+
+
+def test_what_a_killed_process_left_is_taken_up_or_closed(store_uri: str) -> None:
+    """Taken up where it wrote down which runs they are, closed where it did not come to that."""
+    store = registry.open_store(store_uri)
+    source = registry.resolve(store, "models:/digits-resnet@champion")
+    tags = {"compression.key": "k", "compression.place": "here"}
+    open_runs = functools.partial(registry.open_runs, store, source, ["a"], DATA, experiment=None, tags=tags)
+    killed = open_runs()
+    runs = killed.__enter__()  # and never left
+    with open_runs(earlier=runs) as again:
+        assert again == runs
+    assert statuses(store, runs) == ["FINISHED"] * 3
+    with open_runs(earlier=runs) as new:  # those have finished
+        assert new != runs
+        left = open_runs()
+        with left as newer:
+            assert statuses(store, new) == ["KILLED"] * 3
+            assert store.client.get_run(new.parent).data.tags["compression.failure"].startswith("its process ended")
+            store.client.delete_run(newer.baseline)
+            with open_runs(earlier=newer) as newest:
+                assert newest.baseline != newer.baseline
+            store.client.restore_run(newer.baseline)
