@@ -6,6 +6,7 @@ from datetime import timedelta
 from mlflow.exceptions import MlflowException
 
 from pipelines.errors import PromotionError
+from pipelines.registry.search import has_model
 from pipelines.registry.store import Store, mlflow_errors
 
 
@@ -20,17 +21,21 @@ class Aliases:
 
 def read_aliases(store: Store, name: str, aliases: Aliases) -> tuple[int | None, int | None]:
     """What they mean now. Raises PromotionError, RegistryError."""
+    champion, previous = (_read(store, name, alias) for alias in (aliases.champion, aliases.previous))
+    if champion is None and not has_model(store, name):
+        raise PromotionError(f"there is no registered model {name!r}", store.shown, "name a model that is registered there")
+    return champion, previous
+
+
+def _read(store: Store, name: str, alias: str) -> int | None:
+    """The model itself is not asked: MLflow reads all its versions to answer, and there may be thousands."""
     with mlflow_errors("the aliases cannot be read", f"{name} in {store.shown}"):
         try:
-            known = dict(store.client.get_registered_model(name).aliases)
+            return int(store.client.get_model_version_by_alias(name, alias).version)
         except MlflowException as exc:
-            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if exc.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-            raise PromotionError(
-                f"there is no registered model {name!r}", store.shown, "name a model that is registered there"
-            ) from exc
-    champion, previous = (int(known[a]) if a in known else None for a in (aliases.champion, aliases.previous))
-    return champion, previous
+    return None
 
 
 def set_alias(store: Store, name: str, alias: str, version: int | None) -> None:
