@@ -3,6 +3,7 @@
 from prefect import runtime
 from prefect.utilities.urls import url_for
 
+from pipelines.addresses import without_login
 from pipelines.environment import has_own_prefect_server
 from pipelines.servers import HOST, MLFLOW_PORT, PREFECT_PORT, announced_prefect
 
@@ -22,5 +23,5 @@ def flow_run_url() -> str | None:
 def mlflow_address(tracking_uri: str) -> str:
     """Of the MLflow UI, with a slash at its end: the server that keeps the records, or that of `secateur ui`."""
     if tracking_uri.startswith(("http://", "https://")):
-        return f"{tracking_uri.rstrip('/')}/"
+        return f"{without_login(tracking_uri).rstrip('/')}/"
     return f"http://{HOST}:{MLFLOW_PORT}/"

@@ -81,9 +81,7 @@ def run_trial(config: PromoteConfig, folder: Path) -> Trial:
     version = registry.resolve(store, config.source.model)
     standing = registry.standing(store, version.name, aliases_of(config))
     if standing.champion == version.version:
-        raise PromotionError(
-            f"{version.uri} is {config.promotion.champion} already", config.tracking.uri, "there is nothing to do"
-        )
+        raise PromotionError(f"{version.uri} is {config.promotion.champion} already", store.shown, "there is nothing to do")
     refs = {}
     if standing.champion is not None:
         current = registry.resolve(store, f"models:/{version.name}/{standing.champion}")

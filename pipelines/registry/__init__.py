@@ -1,7 +1,8 @@
 """The one door to MLflow: nothing outside this package imports it."""
 
+from pipelines.registry.aliases import Aliases
 from pipelines.registry.ancestry import ancestry
-from pipelines.registry.champion import Aliases, Standing, promote_version, roll_back, standing
+from pipelines.registry.champion import Standing, promote_version, roll_back, standing
 from pipelines.registry.copy import copy_version
 from pipelines.registry.decisions import decide, decisions_in, fitted, record
 from pipelines.registry.digest import check_stored_weights
@@ -69,7 +70,6 @@ __all__ = [
     "log_forms",
     "log_onnx",
     "log_result",
-    "log_training",
     "logged_name",
     "marked_versions",
     "move_alias",

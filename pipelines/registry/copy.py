@@ -41,8 +41,8 @@ def _copy_inside(store: Store, name: str, version: int, target_name: str) -> int
 
 def _copy_across(store: Store, name: str, version: int, target: Store, target_name: str) -> int:
     origin = f"models:/{name}/{version}"
-    label = f"{origin} of {store.uri}"
-    with mlflow_errors("the version cannot be copied", f"{label} to {target_name} of {target.uri}"):
+    label = f"{origin} of {store.shown}"
+    with mlflow_errors("the version cannot be copied", f"{label} to {target_name} of {target.shown}"):
         for known in search_versions(target, f"name={quoted(target_name)}"):
             if known.tags.get(lineage.TAG_COPIED_FROM) == label:
                 return int(known.version)

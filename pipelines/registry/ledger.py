@@ -4,9 +4,10 @@ MLflow has no lock and no compare-and-set, but it has two things that are writte
 for the same key is refused, by the primary key of the table; the same value again is accepted, so a repeated request does
 no harm) and an experiment's name with the tags it is made with. The ledger is a run whose parameters are its entries, `1`,
 `2`, ...; whoever writes entry n first has it, everyone else is told who. An entry is open until its outcome is written,
-as the parameter `n.outcome`, and while the last entry is open nobody gets the next. An entry whose holder died is closed
-by the next who comes after its lease has run out; a holder moves no alias after half of it. That half is the allowance for
-clocks that differ, and for a request that is under way.
+as the parameter `n.outcome`, and while the last entry is open nobody gets the next. An entry whose holder died is settled
+by the next who comes after its lease has run out (`champion.standing`); a holder moves no alias after half of it. That half
+is the allowance for clocks that differ, and for a request that is under way. The lease is the holder's, so it stands in the
+entry: who breaks it may be another program with other settings.
 
 The runs of the ledgers are found through an index run, and that through the tag of an experiment that is made together
 with it and hidden at once. `mlflow gc` may take that experiment away; the index run is then found by its own tag.
@@ -46,12 +47,22 @@ class Entry:
     why: str
     at: str  # ISO 8601, UTC
     token: str  # tells two otherwise equal entries apart
+    lease_seconds: float = 1800
     number: int = 0
     outcome: str | None = None  # None: under way
 
     @property
     def age(self) -> timedelta:
         return datetime.now(UTC) - datetime.fromisoformat(self.at)
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def is_dead(self) -> bool:
+        """Its holder has said nothing for longer than it was allowed to."""
+        return self.outcome is None and self.age >= self.lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +74,25 @@ class Ledger:
     run_id: str
 
 
-def new_entry(action: str, champion: int | None, previous: int | None, to: int | None, by: str, why: str) -> Entry:
-    at = datetime.now(UTC).isoformat(timespec="seconds")
+def new_entry(
+    action: str, champion: int | None, previous: int | None, to: int | None, by: str, why: str, lease: timedelta
+) -> Entry:
     return Entry(
-        action=action, champion=champion, previous=previous, to=to, by=by[:200], why=why[:KEPT], at=at, token=uuid4().hex
+        action=action,
+        champion=champion,
+        previous=previous,
+        to=to,
+        by=by[:200],
+        why=why[:KEPT],
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        token=uuid4().hex,
+        lease_seconds=lease.total_seconds(),
     )
 
 
 def open_ledger(store: Store, name: str) -> Ledger:
     """The ledger of a registered model; made if there is none. However many ask at once, all get the same."""
-    with mlflow_errors("the ledger of the promotions cannot be opened", f"{name} in {store.uri}"):
+    with mlflow_errors("the ledger of the promotions cannot be opened", f"{name} in {store.shown}"):
         client = store.client
         experiment_id = _experiment(client)
         index = _index(client, experiment_id)
@@ -95,11 +115,11 @@ def read(ledger: Ledger) -> tuple[Entry, ...]:
     return tuple(Entry(**json.loads(params[str(n)]), number=n, outcome=params.get(f"{n}.outcome")) for n in numbers)
 
 
-def claim(ledger: Ledger, entry: Entry, seen: int, lease: timedelta) -> Entry:
+def claim(ledger: Ledger, entry: Entry, seen: int) -> Entry:
     """The next entry, if nobody has written one since `seen` of them were read. Raises PromotionError otherwise."""
     entries = read(ledger)
     if entries and entries[-1].outcome is None:
-        _break_or_wait(ledger, entries[-1], lease)
+        raise _under_way(ledger, entries[-1])
     number = (entries[-1].number if entries else 0) + 1
     if len(entries) != seen:
         raise _told(ledger, entries[-1])
@@ -117,25 +137,23 @@ def close(ledger: Ledger, entry: Entry, outcome: str) -> bool:
         return _write_once(ledger.store.client, ledger.run_id, f"{entry.number}.outcome", outcome[:KEPT])
 
 
-def check_in_time(ledger: Ledger, entry: Entry, lease: timedelta) -> None:
+def check_in_time(ledger: Ledger, entry: Entry) -> None:
     """Before each move of an alias: may the holder of this entry still do it? Raises PromotionError."""
-    if entry.age > lease / 2:
+    if entry.age > entry.lease / 2:
         close(ledger, entry, "given up: it took too long")
         raise PromotionError(
-            f"moving the alias took more than half of the lease of {lease}, so it was given up",
+            f"moving the alias took more than half of the lease of {entry.lease}, so it was given up",
             f"entry {entry.number} of the promotions of {ledger.name}",
             "run it again; if the registry is that slow, raise promotion.lease_minutes",
         )
 
 
-def _break_or_wait(ledger: Ledger, last: Entry, lease: timedelta) -> None:
-    if last.age < lease:
-        raise PromotionError(
-            f"another {last.action} is under way: version {last.to}, by {last.by}, since {last.at}",
-            f"entry {last.number} of the promotions of {ledger.name}",
-            f"wait for it to end; if its process has died, its claim ends {lease} after it began",
-        )
-    close(ledger, last, ABANDONED)
+def _under_way(ledger: Ledger, last: Entry) -> PromotionError:
+    return PromotionError(
+        f"another {last.action} is under way: version {last.to}, by {last.by}, since {last.at}",
+        f"entry {last.number} of the promotions of {ledger.name}",
+        f"wait for it to end, then run again; if its process has died, its claim ends {last.lease} after it began",
+    )
 
 
 def _told(ledger: Ledger, winner: Entry) -> PromotionError:

@@ -45,7 +45,7 @@ def resolve(store: Store, uri: str) -> SourceVersion:
     if match is None:
         raise SourceError(f"{uri!r} is no model of a registry", "source.model", "write models:/name@alias or models:/name/3")
     name, alias, number = match["name"], match["alias"], match["version"]
-    where = f"{uri} in {store.uri}"
+    where = f"{uri} in {store.shown}"
     client = store.client
     with mlflow_errors("the registry does not answer", where):
         try:

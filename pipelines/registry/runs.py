@@ -79,9 +79,9 @@ def open_runs(
     store.select()
     ids: list[str] = []
     try:
-        if earlier is not None and patiently("the runs cannot be opened", store.uri, lambda: reopen(store, earlier.ids)):
+        if earlier is not None and patiently("the runs cannot be opened", store.shown, lambda: reopen(store, earlier.ids)):
             ids += earlier.ids
-            patiently("the runs cannot be tagged", store.uri, lambda: _tag(store, earlier.ids, tags))
+            patiently("the runs cannot be tagged", store.shown, lambda: _tag(store, earlier.ids, tags))
             yield earlier
         else:
             yield _make_runs(store, source, titles, data, experiment=experiment, tags=tags, ids=ids)
@@ -103,7 +103,7 @@ def _make_runs(
     ids: list[str],
 ) -> Runs:
     """`ids` is told of each run as it is made."""
-    where = store.uri
+    where = store.shown
     experiment_id = patiently("the experiment cannot be made", where, lambda: _experiment_id(store, source, experiment))
     patiently("runs left open cannot be closed", where, lambda: _close_abandoned(store, experiment_id, tags))
     common = {
@@ -294,7 +294,7 @@ def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comp
     """What an earlier, finished run of exactly this work said, if all it registered is still there."""
     store.select()
     finished = f"tags.`{lineage.WORK_KEY}` = '{key}' and attributes.status = 'FINISHED'"
-    with mlflow_errors("earlier runs cannot be searched", store.uri):
+    with mlflow_errors("earlier runs cannot be searched", store.shown):
         for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
             try:
                 text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")
@@ -373,7 +373,7 @@ def _create_run(store: Store, experiment_id: str, name: str, tags: Mapping[str, 
             run = store.client.create_run(experiment_id, start_time=now, tags={**made_by, **tags}, run_name=name)
         return str(run.info.run_id)
 
-    return patiently("the runs cannot be made", store.uri, find_or_make)
+    return patiently("the runs cannot be made", store.shown, find_or_make)
 
 
 def _tag(store: Store, run_ids: Sequence[str], tags: Mapping[str, str]) -> None:
@@ -399,7 +399,7 @@ def _close(store: Store, run_ids: Sequence[str], status: str, reason: str = "") 
     with _no_interrupt():
         for run_id in reversed(run_ids):  # children first
             close = functools.partial(_close_one, store, run_id, status, reason)
-            patiently("the run cannot be closed", f"run {run_id} in {store.uri}", close)
+            patiently("the run cannot be closed", f"run {run_id} in {store.shown}", close)
 
 
 def _close_if_possible(store: Store, run_ids: Sequence[str], status: str, reason: str) -> None:

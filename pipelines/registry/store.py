@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.addresses import without_secrets
 from pipelines.errors import RegistryError
 
 RETRYABLE_CODES = {
@@ -38,6 +39,11 @@ class Store:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @property
+    def shown(self) -> str:
+        """The URI for errors, logs and records, which others read."""
+        return without_secrets(self.uri)
+
+    @property
     def is_local(self) -> bool:
         """A file of this machine, not a server or a shared database."""
         return self.uri.startswith(SQLITE)
@@ -56,9 +62,21 @@ def mlflow_errors(doing: str, where: str) -> Iterator[None]:
         yield
     except MlflowException as exc:
         retryable = exc.error_code in RETRYABLE_CODES
-        raise RegistryError(f"{doing}: {exc} [{exc.error_code}]", where, fix, retryable) from exc
+        told = RegistryError(f"{doing}: {without_secrets(str(exc))} [{exc.error_code}]", where, fix, retryable)
+        raise told from _tellable(exc)
     except (requests.RequestException, SQLAlchemyError, OSError) as exc:
-        raise RegistryError(f"{doing}: {exc}", where, fix, retryable=True) from exc
+        told = RegistryError(f"{doing}: {without_secrets(str(exc))}", where, fix, retryable=True)
+        raise told from _tellable(exc)
+
+
+def _tellable(exc: Exception) -> Exception | None:
+    """MLflow writes the whole address into its errors, and Prefect keeps tracebacks with all their causes."""
+    link: BaseException | None = exc
+    while link is not None:
+        if without_secrets(str(link)) != str(link):
+            return None
+        link = link.__cause__ or link.__context__
+    return exc
 
 
 def open_store(uri: str) -> Store:
@@ -68,7 +86,7 @@ def open_store(uri: str) -> Store:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     store = Store(uri)
     store.select()
-    with mlflow_errors("the store does not answer", uri):
+    with mlflow_errors("the store does not answer", store.shown):
         store.client.search_experiments(max_results=1)
     return store
 
@@ -99,7 +117,7 @@ def check_writable(store: Store, artifact_location: str) -> None:
     except OSError as exc:
         raise RegistryError(
             f"the artifact store cannot be written: {exc.strerror or exc}",
-            f"{artifact_location} (of {store.uri})",
+            f"{artifact_location} (of {store.shown})",
             "make the folder writable, or name another experiment in registration.experiment",
         ) from exc
 

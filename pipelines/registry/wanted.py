@@ -40,7 +40,7 @@ def run_under_way(store: Store, experiment_id: str, key: str, within: timedelta 
     """The parent run that does this work now. One that is older was killed with its machine, and does not count."""
     running = RunStatus.to_string(RunStatus.RUNNING)
     query = f"tags.`{lineage.WORK_KEY}` = '{key}' and tags.`{lineage.KIND}` = 'parent' and attributes.status = '{running}'"
-    with mlflow_errors("the runs cannot be searched", store.uri):
+    with mlflow_errors("the runs cannot be searched", store.shown):
         found = store.client.search_runs([experiment_id], query)
     oldest = (datetime.now(UTC) - within).timestamp() * 1000
     return next((str(run.info.run_id) for run in found if run.info.start_time >= oldest), None)
@@ -49,7 +49,7 @@ def run_under_way(store: Store, experiment_id: str, key: str, within: timedelta 
 def _with_alias(store: Store, models: str, alias: str) -> Iterator[tuple[str, int]]:
     token: str | None = None
     while True:
-        with mlflow_errors("the registered models cannot be searched", store.uri):
+        with mlflow_errors("the registered models cannot be searched", store.shown):
             page = store.client.search_registered_models(max_results=PAGE, page_token=token)
         for model in page:
             number = dict(model.aliases).get(alias)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pruning_core as pc
 from pipelines import lineage, registry, report
+from pipelines.addresses import without_secrets
 from pipelines.flows.stages.evaluating import source_evaluations
 from pipelines.flows.stages.job import EVALUATION, Job
 from pipelines.registry import Runs
@@ -22,7 +23,7 @@ def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
     table.to_csv(files / lineage.COMPARISON_CSV, index=False)
     as_json = json.dumps(dataclasses.asdict(comparison), indent=1)
     (files / lineage.COMPARISON_JSON).write_text(as_json, encoding="utf-8")
-    (files / lineage.CONFIG_FILE).write_text(job.config.to_yaml(), encoding="utf-8")
+    (files / lineage.CONFIG_FILE).write_text(without_secrets(job.config.to_yaml()), encoding="utf-8")
     report.accuracy_latency_plot(comparison, files / lineage.PLOT_FILE)
     page = report.html_report(comparison, _widths(job, comparison), _confusions(job, comparison))
     (files / lineage.REPORT_FILE).write_text(page, encoding="utf-8")

@@ -1,14 +1,16 @@
 """Moving `champion`, against a real store. Two processes at once: tests/pipelines/flows/test_promote.py."""
 
+import contextlib
 import dataclasses
-from datetime import timedelta
+import sqlite3
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from pipelines import registry
 from pipelines.errors import PromotionError, RegistryError
-from pipelines.registry import Aliases, Standing, Store, champion, ledger
+from pipelines.registry import Aliases, Standing, Store, ledger
 
 NAME = "digits-resnet"
 ALIASES = Aliases()
@@ -117,11 +119,12 @@ def test_an_alias_that_was_moved_by_hand_is_noticed(store: Store) -> None:
 
 def test_while_one_is_under_way_the_others_wait_and_a_dead_one_is_passed(store: Store) -> None:
     before = registry.standing(store, NAME, ALIASES)
-    entry = ledger.new_entry("promote", 1, None, 2, "the dead", "would have been good")
-    ledger.claim(before.ledger, entry, before.seen, ALIASES.lease)
-    with pytest.raises(PromotionError, match="under way: version 2, by the dead"):
-        promote(store, 3)
+    entry = ledger.new_entry("promote", 1, None, 2, "the dead", "would have been good", timedelta(minutes=5))
+    claimed = ledger.claim(before.ledger, entry, before.seen)
     short = dataclasses.replace(ALIASES, lease=timedelta(0))
+    with pytest.raises(PromotionError, match="under way: version 2, by the dead"):  # it is the holder's lease that counts
+        registry.promote_version(registry.standing(store, NAME, short), 3, short, by="me", why="")
+    grow_old(store, before, claimed)
     now: Standing = registry.standing(store, NAME, short)
     with pytest.raises(PromotionError, match="took more than half of the lease"):  # such a lease suits nobody
         registry.promote_version(now, 3, short, by="me", why="")
@@ -129,6 +132,119 @@ def test_while_one_is_under_way_the_others_wait_and_a_dead_one_is_passed(store: 
     assert not ledger.close(now.ledger, registry.read_ledger(now.ledger)[0], "promoted")  # it comes too late
     promote(store, 3)
     assert aliases(store) == {"champion": 3, "previous": 1}
+
+
+def grow_old(store: Store, before: Standing, entry: ledger.Entry) -> None:
+    """As if it had been claimed an hour ago."""
+    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+    connection = sqlite3.connect(store.uri.removeprefix("sqlite:///"))
+    with contextlib.closing(connection), connection:
+        changed = connection.execute(
+            "UPDATE params SET value = replace(value, ?, ?) WHERE run_uuid = ? AND key = ?",
+            (entry.at, long_ago, before.ledger.run_id, str(entry.number)),
+        )
+        assert changed.rowcount == 1
+
+
+def die(store: Store, action: str, to: int, after: str) -> None:
+    """A process is killed while it promotes or rolls back: after the claim, after `previous`, or after `champion`."""
+    before = registry.standing(store, NAME, ALIASES)
+    entry = ledger.new_entry(action, before.champion, before.previous, to, "the dead", "faster", ALIASES.lease)
+    entry = ledger.claim(before.ledger, entry, before.seen)
+    if after != "claim":
+        store.client.set_registered_model_alias(NAME, "previous", str(before.champion))
+    if after == "champion":
+        store.client.set_registered_model_alias(NAME, "champion", str(to))
+    grow_old(store, before, entry)
+
+
+@pytest.mark.parametrize("after", ["claim", "previous"])
+def test_a_process_that_died_before_champion_moved_has_changed_nothing(store: Store, after: str) -> None:
+    promote(store, 2)
+    die(store, "promote", 3, after)
+    registry.standing(store, NAME, ALIASES)
+    assert aliases(store) == {"champion": 2, "previous": 1}
+    assert registry.roll_back(store, NAME, ALIASES, by="you", why="") == (2, 1)
+    promote(store, 3)
+    assert aliases(store) == {"champion": 3, "previous": 1}
+
+
+def test_a_process_that_died_after_champion_moved_has_promoted(store: Store) -> None:
+    promote(store, 2)
+    die(store, "promote", 3, "champion")
+    assert registry.standing(store, NAME, ALIASES).champion == 3
+    (decision,) = registry.decisions_in(tags(store, 3))
+    assert (decision.what, decision.by) == ("made champion", "the dead")
+    assert "died before it could check" in decision.why
+    assert registry.roll_back(store, NAME, ALIASES, by="you", why="") == (3, 2)
+    assert aliases(store) == {"champion": 2, "previous": 1}
+    assert registry.roll_back(store, NAME, ALIASES, by="you", why="") == (2, 1)
+
+
+def test_a_rollback_that_died_is_done_or_not(store: Store) -> None:
+    promote(store, 2)
+    promote(store, 3)
+    die(store, "rollback", 2, "champion")
+    assert registry.roll_back(store, NAME, ALIASES, by="you", why="") == (2, 1)
+
+
+def test_an_answer_that_was_lost_is_no_failure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MlflowClient.set_registered_model_alias
+
+    def lossy(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        real(client, name, alias, version)
+        if alias == "champion":
+            raise OSError("connection reset")
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", lossy)
+    promote(store, 2)
+    monkeypatch.undo()
+    assert aliases(store) == {"champion": 2, "previous": 1}
+    assert registry.roll_back(store, NAME, ALIASES, by="you", why="") == (2, 1)
+
+
+def test_a_move_that_fails_half_way_gives_previous_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote(store, 2)
+    real = MlflowClient.set_registered_model_alias
+
+    def half(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if alias == "champion":
+            raise OSError("connection refused")
+        real(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", half)
+    with pytest.raises(RegistryError, match="connection refused"):
+        promote(store, 3)
+    monkeypatch.undo()
+    assert aliases(store) == {"champion": 2, "previous": 1}
+
+
+def test_a_rollback_to_what_was_deleted_is_refused_and_one_past_it_is_not(store: Store) -> None:
+    promote(store, 2)
+    promote(store, 3)
+    store.client.delete_model_version(NAME, "1")
+    assert registry.roll_back(store, NAME, ALIASES, by="you", why="") == (3, 2)
+    assert aliases(store) == {"champion": 2}
+    with pytest.raises(PromotionError, match="version 1, the champion before, has been deleted") as caught:
+        registry.roll_back(store, NAME, ALIASES, by="you", why="")
+    assert "by hand" in caught.value.fix
+    assert aliases(store) == {"champion": 2}
+    promote(store, 3)  # nothing is held
+
+
+def test_a_check_that_outlasts_the_lease_is_still_taken_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote(store, 2)
+
+    def verify() -> None:
+        late = property(lambda entry: timedelta(hours=entry.action == "promote"))
+        monkeypatch.setattr(ledger.Entry, "age", late)
+        raise PromotionError("the weights are others", "here", "look")
+
+    with pytest.raises(PromotionError, match="the weights are others"):
+        promote(store, 3, verify=verify)
+    assert aliases(store) == {"champion": 2, "previous": 1}
+    assert [d.what for d in registry.decisions_in(tags(store, 3))] == ["found wanting", "rolled back"]
+    assert [e.outcome for e in registry.read_ledger(registry.open_ledger(store, NAME))] == [*["promoted"] * 2, "rolled back"]
 
 
 def test_a_registry_that_fails_half_way_leaves_the_champion(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,4 +274,3 @@ def test_everyone_gets_the_same_ledger_also_after_a_clean_up(store: Store) -> No
 def test_a_model_that_is_not_there(store: Store) -> None:
     with pytest.raises(PromotionError, match="no registered model 'nobody'"):
         registry.standing(store, "nobody", ALIASES)
-    assert champion.PROMOTED != champion.ROLLED_BACK
