@@ -8,6 +8,7 @@ SecateurError
 |  `- ExportError   one form of it cannot be made or is not the same model
 |- TrainingError    training came to nothing
 |- StorageError     a file of ours cannot be written
+|- UnderWayError    somebody else is at the same work
 |- PromotionError   the champion was not moved, or was moved back: a gate, an approval, another who was first, a failed check
 `- RegistryError    MLflow or its storage failed; `retryable` says whether trying again can help
 """
@@ -58,6 +59,9 @@ class TrainingError(SecateurError):
 
 class StorageError(SecateurError):
     exit_status = 1
+
+
+class UnderWayError(SecateurError): ...
 
 
 class PromotionError(SecateurError):

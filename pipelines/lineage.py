@@ -12,9 +12,10 @@ SOURCE_MODEL_ID = "compression.source_model_id"
 DATASET_DIGEST = "compression.dataset_digest"
 WORK_KEY = "compression.key"
 WORK_PLACE = "compression.place"  # machine and folder: one process at a time works there
+ALIVE = "compression.alive"  # seconds since 1970: the last sign of life of a parent run
 FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
-GATE = "compression.gate"  # why a candidate did not pass
+GATE = "compression.gate"  # passed, or why a candidate did not; `source` on the baseline
 WEIGHTS_DIGEST = "compression.weights_digest"  # of the weights that were evaluated, timed and registered
 EXPORT_NOTES = "compression.export_notes"  # forms that could not be made, and why
 
@@ -31,6 +32,7 @@ TAG_PROMOTION = "promotion"  # short: what was decided last, and when
 TAG_DECISIONS = "promotion.decisions"  # all decisions about this version, JSON
 TAG_COPIED_FROM = "copied_from"  # a version that came from another registry: that registry and the version there
 LEDGER_OF = "promotion.ledger_of"
+WORK_OF = "compression.work_of"  # on the run that holds who does which work on a registered model
 LEDGER_INDEX = "promotion.index"
 
 # metrics: the baseline and every candidate use the same names, so that MLflow can compare them

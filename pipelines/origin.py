@@ -28,6 +28,7 @@ class Link:
     copied_from: str | None = None  # a version of another registry
     method: str | None = None
     asked: str | None = None
+    rejected: str | None = None  # why it did not pass its gate; it was registered all the same
     plan_digest: str | None = None  # SHA-256 of the plan
     weights_digest: str | None = None
     dataset: str | None = None

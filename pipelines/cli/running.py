@@ -113,7 +113,7 @@ class Prefect(contextlib.ExitStack):
 
 
 def show(comparison: "Comparison") -> None:
-    from pipelines.report import calibration_note, noise_note, to_rich
+    from pipelines.report import calibration_note, noise_note, nothing_passed, to_rich
 
     wide = out if out.is_terminal else Console(width=200, highlight=False)  # a log has no width
     wide.print(to_rich(comparison))
@@ -122,6 +122,8 @@ def show(comparison: "Comparison") -> None:
             out.print(note, soft_wrap=True)
     passed = [row for row in comparison.rows[1:] if row.passed]
     if comparison.challenger is None:
-        out.print("no candidate passed the gate; nothing was registered")
+        out.print(nothing_passed(comparison), soft_wrap=True)
     else:
-        out.print(f"{len(passed)} registered; best: {comparison.challenger}")
+        rejected = [row for row in comparison.rows[1:] if row.version is not None and not row.passed]
+        others = f", {len(rejected)} more as rejected" if rejected else ""
+        out.print(f"{len(passed)} registered{others}; best: {comparison.challenger}", soft_wrap=True)

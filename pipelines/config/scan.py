@@ -19,7 +19,7 @@ class ScanConfig(Section):
     deployment: str | None = Field(
         default=None, description="`compress/name` of the Prefect deployment that does the work; default: this flow run"
     )
-    retry_failed: bool = Field(default=False, description="start again what a deployment's run has failed at")
+    retry_failed: bool = Field(default=False, description="start again what has failed; a killed run is always begun anew")
     limit: int = Field(default=20, ge=1, description="start at most so many in one scan; the rest has its turn in the next")
 
     @model_validator(mode="after")

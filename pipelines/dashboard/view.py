@@ -35,7 +35,8 @@ def view_of(metric: str, parent_run_id: str | None, baseline_run_id: str) -> Vie
         "orderByKey": f"metrics.`{lineage.LATENCY_P50}`",  # by time, children hide behind their parent, also in charts
         "orderByAsc": True,
         "lifecycleFilter": "Active",
-        "selectedColumns": [f"metrics.`{column}`" for column in (metric, lineage.DROP.format(metric), *COLUMNS)],
+        "selectedColumns": [f"metrics.`{column}`" for column in (metric, lineage.DROP.format(metric), *COLUMNS)]
+        + [f"tags.`{lineage.GATE}`"],
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts_of(metric, baseline_run_id),
         "compareRunSections": sections(),

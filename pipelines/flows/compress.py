@@ -142,6 +142,8 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
 
 def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Comparison:
     job = replace(prepare(config, str(folder)), flow_run_url=flow_run_url())
+    place = f"{socket.gethostname()}:{folder}"
+    claims = registry.read_claims(job.store, job.source.name, job.key, place)  # before it is asked what has been done
     earlier = None if again else find_earlier_result(job)
     if earlier is not None:
         get_run_logger().info("this work was done before, in run %s", earlier.run_id)
@@ -149,13 +151,13 @@ def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Compariso
     titles = [candidate.title for candidate in config.candidates]
     tags = {
         lineage.WORK_KEY: job.key,
-        lineage.WORK_PLACE: f"{socket.gethostname()}:{folder}",
+        lineage.WORK_PLACE: place,
         lineage.FLOW_RUN_ID: str(runtime.flow_run.id or ""),
     }
     experiment = config.registration.experiment
     begun = recall(folder / RUNS, Runs)
     with registry.open_runs(
-        job.store, job.source, titles, job.data, experiment=experiment, tags=tags, earlier=begun
+        job.store, job.source, titles, job.data, experiment=experiment, tags=tags, earlier=begun, claims=claims
     ) as runs:
         remember(folder / RUNS, runs)
         return _compress(job, runs)

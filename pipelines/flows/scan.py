@@ -13,7 +13,7 @@ from prefect.deployments import run_deployment
 
 from pipelines import registry
 from pipelines.config import CompressConfig, ScanConfig
-from pipelines.errors import SecateurError
+from pipelines.errors import SecateurError, UnderWayError
 from pipelines.flows import stages
 from pipelines.flows.compress import compress
 from pipelines.registry import Store
@@ -26,6 +26,7 @@ STARTED, DONE, UNDER_WAY, FAILED, OURS, LATER = (
     "made by secateur",
     "left for the next scan",
 )
+AGAIN = "retry_failed starts it again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,26 +72,34 @@ def consider(config: ScanConfig, uri: str) -> Found:
         version, key = stages.identify(recipe)
         if not config.include_compressed and registry.is_ours(store, version):
             return Found(uri=uri, outcome=OURS)
-        known = _known(store, version, key)
+        known = _known(config, store, version, key)
         if known is not None:
             return Found(uri=uri, outcome=known[0], detail=known[1], key=key)
         if config.deployment is not None:
             return _by_deployment(config, recipe, uri, key)
         comparison = compress(recipe)
         return Found(uri=uri, outcome=STARTED, detail=f"run {comparison.run_id}", key=key)
+    except UnderWayError as exc:
+        return Found(uri=uri, outcome=UNDER_WAY, detail=exc.where, key=key)
     except SecateurError as exc:
         return Found(uri=uri, outcome=FAILED, detail=str(exc).splitlines()[0], key=key)
 
 
-def _known(store: Store, version: registry.SourceVersion, key: str) -> tuple[str, str] | None:
+def _known(config: ScanConfig, store: Store, version: registry.SourceVersion, key: str) -> tuple[str, str] | None:
     """What the registry knows of this work."""
-    if version.experiment_id is None:
+    experiment_id = registry.experiment_of(store, version, config.recipe.registration.experiment)
+    if experiment_id is None:
         return None
-    earlier = registry.find_finished(store, version.experiment_id, version.name, key)
-    if earlier is not None:
+    earlier = registry.find_finished(store, experiment_id, version.name, key, with_failures=not config.retry_failed)
+    if earlier is not None and not earlier.failures:
         return DONE, f"run {earlier.run_id}"
-    run_id = registry.run_under_way(store, version.experiment_id, key)
-    return None if run_id is None else (UNDER_WAY, f"run {run_id}")
+    if (run_id := registry.run_under_way(store, experiment_id, key)) is not None:
+        return UNDER_WAY, f"run {run_id}"
+    if earlier is not None:
+        lost = ", ".join(failure.title for failure in earlier.failures)
+        return DONE, f"run {earlier.run_id}, without {lost}; {AGAIN}"
+    failed = None if config.retry_failed else registry.failed_run(store, experiment_id, key)
+    return None if failed is None else (FAILED, f"run {failed}; {AGAIN}")
 
 
 def _by_deployment(config: ScanConfig, recipe: CompressConfig, uri: str, key: str) -> Found:
@@ -104,7 +113,7 @@ def _by_deployment(config: ScanConfig, recipe: CompressConfig, uri: str, key: st
         if state.is_completed():
             continue  # what it registered has been deleted since, or it would have been found
         if not config.retry_failed:
-            return Found(uri=uri, outcome=FAILED, detail=f"flow run {run.name}; retry_failed starts it again", key=key)
+            return Found(uri=uri, outcome=FAILED, detail=f"flow run {run.name}; {AGAIN}", key=key)
     made = run_deployment(
         config.deployment,
         parameters={"config": recipe.model_dump(mode="json")},

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.errors import ConfigError, SecateurError, StorageError, is_interrupt
+from pipelines.errors import SecateurError, StorageError, UnderWayError, is_interrupt
 
 FORGOTTEN_DAYS = 14
 LOCK = "lock"
@@ -23,13 +23,13 @@ def work_place(parent: Path, key: str) -> Iterator[Path]:
     """A folder of the work `key` for this process alone: removed after success and after what another try cannot mend.
 
     It stays after an interrupt, a crash, a failure of the platform or a full disk, for FORGOTTEN_DAYS.
-    Raises ConfigError where another process is at the same work.
+    Raises UnderWayError where another process is at the same work.
     """
     _sweep(parent)
     folder = parent / key
     lock = _lock(folder)
     if lock is None:
-        raise ConfigError(
+        raise UnderWayError(
             "the same work is under way in another process", str(folder), "wait until it has ended, or end it first"
         )
     try:
@@ -67,7 +67,7 @@ def remember(path: Path, record: R) -> R:
 
 def _is_worth_another_try(exc: BaseException) -> bool:
     if isinstance(exc, SecateurError) and not is_interrupt(exc):
-        return isinstance(exc, StorageError) or bool(getattr(exc, "retryable", False))
+        return isinstance(exc, (StorageError, UnderWayError)) or bool(getattr(exc, "retryable", False))
     return True
 
 

@@ -12,20 +12,26 @@ from pipelines.receiver.delivery import DeliveryError, Event, Window, parse, ver
 
 log = logging.getLogger(__name__)
 PENDING = 1000  # deliveries that wait; MLflow is told to come back when there are more
+MAX_BODY = 1 << 20  # bytes; MLflow's own take a few hundred, a long description some thousands
 
 
 def receiver(secret: str, act: Callable[[Event], object], window: Window | None = None) -> FastAPI:
     """POST /mlflow takes MLflow's deliveries; `act` is called once for each that counts, one after another.
 
-    401: not signed by our secret; 400: unreadable, too old or seen before; 503: too many wait. MLflow's own retries of
-    a delivery carry the same id, so one that was taken is not taken twice.
+    401: not signed by our secret; 400: unreadable, too old or seen before; 413: too long; 503: too many wait. MLflow's
+    own retries of a delivery carry the same id, so one that was taken is not taken twice.
     """
     if not secret:
         raise ValueError("a receiver without a secret would let anybody start work")
-    seen, waiting = window or Window(), queue.Queue[Event | None](PENDING)
+    seen, waiting = window or Window(), queue.Queue[Event](PENDING)
+    ended = threading.Event()
 
     def work() -> None:
-        while (event := waiting.get()) is not None:
+        while not ended.is_set():
+            try:
+                event = waiting.get(timeout=0.2)
+            except queue.Empty:
+                continue
             try:
                 act(event)
             except Exception:
@@ -36,14 +42,17 @@ def receiver(secret: str, act: Callable[[Event], object], window: Window | None 
         worker = threading.Thread(target=work, name="receiver", daemon=True)
         worker.start()
         yield
-        waiting.put(None)
+        ended.set()  # what waits is left to the next scan
         worker.join(timeout=10)
 
     app = FastAPI(title="secateur receiver", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
     @app.post("/mlflow")
     async def deliver(request: Request) -> Response:
-        body, headers = await request.body(), request.headers
+        headers = request.headers
+        body = await _body(request)
+        if body is None:
+            return Response(f"longer than {MAX_BODY} bytes", 413)
         delivery_id, timestamp = headers.get("x-mlflow-delivery-id", ""), headers.get("x-mlflow-timestamp", "")
         try:
             verify(secret, delivery_id, timestamp, body, headers.get("x-mlflow-signature", ""))
@@ -66,3 +75,13 @@ def receiver(secret: str, act: Callable[[Event], object], window: Window | None 
         return "OK"
 
     return app
+
+
+async def _body(request: Request) -> bytes | None:
+    """None where it is too long: it is read before its signature can be checked, so anybody may have sent it."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return None
+    return bytes(body)

@@ -3,9 +3,12 @@
 from pipelines.registry.aliases import Aliases
 from pipelines.registry.ancestry import ancestry
 from pipelines.registry.champion import Standing, promote_version, roll_back, standing
+from pipelines.registry.claims import Claims, read_claims
 from pipelines.registry.copy import copy_version
 from pipelines.registry.decisions import decide, decisions_in, fitted, record
 from pipelines.registry.digest import check_stored_weights
+from pipelines.registry.earlier import failed_run, find_finished
+from pipelines.registry.experiments import experiment_of
 from pipelines.registry.files import folder_digest, stored_recipe
 from pipelines.registry.ledger import Entry, open_ledger
 from pipelines.registry.ledger import read as read_ledger
@@ -20,13 +23,11 @@ from pipelines.registry.runs import (
     CurveLog,
     Runs,
     fail_run,
-    find_finished,
     log_files,
     log_forms,
     log_result,
     open_runs,
     open_training,
-    tag_run,
 )
 from pipelines.registry.search import has_model, search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
@@ -37,6 +38,7 @@ __all__ = [
     "RETRY_DELAYS",
     "Aliases",
     "CandidateRun",
+    "Claims",
     "CurveLog",
     "Entry",
     "Export",
@@ -54,9 +56,11 @@ __all__ = [
     "create_version",
     "decide",
     "decisions_in",
+    "experiment_of",
     "experiments_with_compressions",
     "export_model",
     "fail_run",
+    "failed_run",
     "fetch_model",
     "find_finished",
     "find_registered",
@@ -80,6 +84,7 @@ __all__ = [
     "promote_version",
     "publish_dashboard",
     "quoted",
+    "read_claims",
     "read_ledger",
     "record",
     "register_first",
@@ -89,5 +94,4 @@ __all__ = [
     "search_versions",
     "standing",
     "stored_recipe",
-    "tag_run",
 ]

@@ -54,6 +54,7 @@ def _of_version(uri: str, version: ModelVersion) -> Link:
         copied_from=version.tags.get(lineage.TAG_COPIED_FROM),
         method=version.tags.get(lineage.TAG_METHOD),
         asked=version.tags.get(lineage.TAG_RATIO),
+        rejected=version.tags.get(lineage.TAG_REJECTED),
         run_id=version.run_id or None,
         decisions=decisions_in(version.tags),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.artifacts
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
@@ -31,7 +32,7 @@ class SourceVersion:
     version: int
     run_id: str | None
     model_id: str | None  # of the LoggedModel behind it; None for a version registered from a bare path
-    experiment_id: str | None
+    experiment_id: str | None  # None: there is none, or it was deleted
     artifact_location: str | None  # of that experiment
 
     @property
@@ -60,18 +61,34 @@ def resolve(store: Store, uri: str) -> SourceVersion:
             raise
         origin = version.source or ""
         model_id = origin.removeprefix("models:/") if origin.startswith("models:/m-") else None
-        experiment_id = client.get_run(version.run_id).info.experiment_id if version.run_id else None
-        if experiment_id is None and model_id is not None:
-            experiment_id = client.get_logged_model(model_id).experiment_id
-        location = client.get_experiment(experiment_id).artifact_location if experiment_id else None
+        experiment = _experiment_of(client, version.run_id, model_id)
     return SourceVersion(
         name=name,
         version=int(version.version),
         run_id=version.run_id or None,
         model_id=model_id,
-        experiment_id=experiment_id,
-        artifact_location=location,
+        experiment_id=experiment.experiment_id if experiment and experiment.lifecycle_stage == "active" else None,
+        artifact_location=experiment.artifact_location if experiment else None,
     )
+
+
+def _experiment_of(client: MlflowClient, run_id: str | None, model_id: str | None) -> Experiment | None:
+    """Of the run that made the version, or of the model behind it; `mlflow gc` may have taken either."""
+
+    def of_run() -> Any:
+        return client.get_run(run_id).info.experiment_id if run_id else None
+
+    def of_model() -> Any:
+        return client.get_logged_model(model_id).experiment_id if model_id else None
+
+    for find in (of_run, of_model):
+        try:
+            if (experiment_id := find()) is not None:
+                return client.get_experiment(experiment_id)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    return None
 
 
 def _say_what_is_missing(client: MlflowClient, name: str, alias: str | None, number: str | None, where: str) -> None:

@@ -1,7 +1,6 @@
 """The runs of one compression: a parent, a baseline and a child per candidate, which always come to an end."""
 
 import contextlib
-import dataclasses
 import functools
 import getpass
 import json
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow.artifacts
 import pandas as pd
 import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric, Param, RunStatus, RunTag
@@ -22,14 +20,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines import lineage
 from pipelines.data import Data
-from pipelines.errors import RegistryError, is_interrupt
+from pipelines.errors import RegistryError, UnderWayError, is_interrupt
 from pipelines.records import Score, Timing
+from pipelines.registry.claims import Claims, alive, claim
 from pipelines.registry.decisions import fitted
+from pipelines.registry.experiments import experiment_named, make_experiment
 from pipelines.registry.patience import patiently, sent_once
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.resume import reopen
 from pipelines.registry.store import RETRYABLE_CODES, Store, mlflow_errors
-from pipelines.steps.compare import Comparison, Failure, Row
+from pipelines.steps.compare import Row
 from pipelines.steps.finetune import Epoch
 
 RUNNING = RunStatus.to_string(RunStatus.RUNNING)
@@ -71,10 +71,12 @@ def open_runs(
     experiment: str | None,
     tags: Mapping[str, str],
     earlier: Runs | None = None,
+    claims: Claims | None = None,
 ) -> Iterator[Runs]:
     """Runs that are open inside the `with` and closed after it, however it ends: finished, failed or killed.
 
-    Those of an `earlier` try of the same work go on, where they are still there. Raises RegistryError.
+    Those of an `earlier` try of the same work go on, where they are still there. `claims`: those on the work that is
+    begun. Raises RegistryError, and UnderWayError where another flow has begun it since they were read.
     """
     store.select()
     ids: list[str] = []
@@ -82,9 +84,13 @@ def open_runs(
         if earlier is not None and patiently("the runs cannot be opened", store.shown, lambda: reopen(store, earlier.ids)):
             ids += earlier.ids
             patiently("the runs cannot be tagged", store.shown, lambda: _tag(store, earlier.ids, tags))
-            yield earlier
+            if claims is not None:
+                claim(store, claims, earlier.parent)
+            runs = earlier
         else:
-            yield _make_runs(store, source, titles, data, experiment=experiment, tags=tags, ids=ids)
+            runs = _make_runs(store, source, titles, data, experiment=experiment, tags=tags, ids=ids, claims=claims)
+        with alive(store, runs.parent):
+            yield runs
     except BaseException as exc:
         _close_if_possible(store, ids, "KILLED" if is_interrupt(exc) else "FAILED", reason=_reason(exc))
         raise
@@ -101,10 +107,11 @@ def _make_runs(
     experiment: str | None,
     tags: Mapping[str, str],
     ids: list[str],
+    claims: Claims | None,
 ) -> Runs:
-    """`ids` is told of each run as it is made."""
+    """`ids` is told of each run as it is made; where another flow has begun the same work, nothing stays."""
     where = store.shown
-    experiment_id = patiently("the experiment cannot be made", where, lambda: _experiment_id(store, source, experiment))
+    experiment_id = patiently("the experiment cannot be made", where, lambda: make_experiment(store, source, experiment))
     patiently("runs left open cannot be closed", where, lambda: _close_abandoned(store, experiment_id, tags))
     common = {
         **tags,
@@ -118,6 +125,8 @@ def _make_runs(
         return ids[-1]
 
     parent = make(f"compress {source.name} v{source.version}", "parent", common)
+    if claims is not None:
+        _claim_or_vanish(store, claims, ids)
     child = {**common, "mlflow.parentRunId": parent}
     baseline = make("baseline", "baseline", child)
     candidates = tuple(CandidateRun(title, make(title, "candidate", child)) for title in titles)
@@ -125,12 +134,20 @@ def _make_runs(
     return Runs(experiment_id=experiment_id, parent=parent, baseline=baseline, candidates=candidates)
 
 
+def _claim_or_vanish(store: Store, claims: Claims, ids: list[str]) -> None:
+    try:
+        claim(store, claims, ids[0])
+    except UnderWayError:
+        store.client.delete_run(ids.pop())
+        raise
+
+
 @contextlib.contextmanager
 def open_training(store: Store, name: str, artifact_location: str | None) -> Iterator[str]:
     """One run for a model that is trained here, in the experiment of that name; closed like the others."""
     ids: list[str] = []
     try:
-        made = patiently("the experiment cannot be made", name, lambda: _experiment_named(store, name, artifact_location))
+        made = patiently("the experiment cannot be made", name, lambda: experiment_named(store, name, artifact_location))
         ids.append(_create_run(store, made, f"train {name}", {}))
         yield ids[0]
     except BaseException as exc:
@@ -143,11 +160,6 @@ def open_training(store: Store, name: str, artifact_location: str | None) -> Ite
 def fail_run(store: Store, run_id: str, reason: str) -> None:
     """One candidate is lost, the others go on. Raises RegistryError."""
     _close(store, [run_id], "FAILED", reason)
-
-
-def tag_run(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
-    with mlflow_errors("the run cannot be tagged", run_id):
-        store.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
 
 class CurveLog:
@@ -249,8 +261,11 @@ def log_result(
         for key, value in numbers.items()
         if value is not None
     ]
+    tags = [RunTag(lineage.WEIGHTS_DIGEST, row.weights_digest)]
+    if row.verdict:
+        tags.append(RunTag(lineage.GATE, row.verdict[:5000]))
     with mlflow_errors("the result cannot be recorded", run_id):
-        store.client.log_batch(run_id, metrics, tags=[RunTag(lineage.WEIGHTS_DIGEST, row.weights_digest)])
+        store.client.log_batch(run_id, metrics, tags=tags)
 
 
 def _numbers(metric: str, score: Score) -> dict[str, float | None]:
@@ -288,62 +303,6 @@ def log_files(store: Store, run_id: str, folder: Path, table: pd.DataFrame | Non
         store.client.log_artifacts(run_id, str(folder))
         if note:
             store.client.set_tag(run_id, MLFLOW_RUN_NOTE, fitted(note, MAX_NOTE))
-
-
-def find_finished(store: Store, experiment_id: str, name: str, key: str) -> Comparison | None:
-    """What an earlier, finished run of exactly this work said, if all it registered is still there."""
-    store.select()
-    finished = f"tags.`{lineage.WORK_KEY}` = '{key}' and attributes.status = 'FINISHED'"
-    with mlflow_errors("earlier runs cannot be searched", store.shown):
-        for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
-            try:
-                text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")
-            except (MlflowException, OSError):
-                continue  # its artifacts are gone
-            comparison = _comparison_from(json.loads(text))
-            if not comparison.failures and all(_is_kept(store, name, row) for row in comparison.rows):
-                return comparison
-    return None
-
-
-def _is_kept(store: Store, name: str, row: Row) -> bool:
-    if row.version is None:
-        return True
-    try:
-        store.client.get_model_version(name, str(row.version))
-    except MlflowException as exc:
-        if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-    return True
-
-
-def _comparison_from(raw: dict[str, object]) -> Comparison:
-    rows = tuple(
-        Row(**{**row, **{split: Score(**row[split]) for split in ("validation", "test")}})
-        for row in raw.pop("rows")  # type: ignore[attr-defined]
-    )
-    failures = tuple(Failure(**failure) for failure in raw.pop("failures"))  # type: ignore[attr-defined]
-    return dataclasses.replace(Comparison(source="", rows=rows, failures=failures), **raw)  # type: ignore[arg-type]
-
-
-def _experiment_id(store: Store, source: SourceVersion, name: str | None) -> str:
-    if name is None and source.experiment_id is not None:
-        return source.experiment_id
-    return _experiment_named(store, name or source.name, source.artifact_location)
-
-
-def _experiment_named(store: Store, name: str, artifact_location: str | None) -> str:
-    """Of that name, made if there is none; another may make it at the same time."""
-    known = store.client.get_experiment_by_name(name)
-    if known is None:
-        try:
-            return str(store.client.create_experiment(name, artifact_location))
-        except MlflowException as exc:
-            known = store.client.get_experiment_by_name(name)
-            if exc.error_code != "RESOURCE_ALREADY_EXISTS" or known is None:
-                raise
-    return str(known.experiment_id)
 
 
 def _close_abandoned(store: Store, experiment_id: str, tags: Mapping[str, str]) -> None:

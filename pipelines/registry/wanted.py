@@ -2,12 +2,12 @@
 
 import fnmatch
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 from mlflow.entities import RunStatus
 from mlflow.entities.model_registry import ModelVersion
 
 from pipelines import lineage
+from pipelines.registry.claims import is_under_way
 from pipelines.registry.naming import quoted
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.search import PAGE, search_versions
@@ -36,14 +36,13 @@ def made_by_us(version: ModelVersion) -> bool:
     return {lineage.TAG_SOURCE, lineage.TAG_METHOD} <= set(version.tags)
 
 
-def run_under_way(store: Store, experiment_id: str, key: str, within: timedelta = timedelta(days=1)) -> str | None:
-    """The parent run that does this work now. One that is older was killed with its machine, and does not count."""
+def run_under_way(store: Store, experiment_id: str, key: str) -> str | None:
+    """The parent run that does this work now. One that gives no sign of life does not count."""
     running = RunStatus.to_string(RunStatus.RUNNING)
     query = f"tags.`{lineage.WORK_KEY}` = '{key}' and tags.`{lineage.KIND}` = 'parent' and attributes.status = '{running}'"
     with mlflow_errors("the runs cannot be searched", store.shown):
         found = store.client.search_runs([experiment_id], query)
-    oldest = (datetime.now(UTC) - within).timestamp() * 1000
-    return next((str(run.info.run_id) for run in found if run.info.start_time >= oldest), None)
+    return next((str(run.info.run_id) for run in found if is_under_way(run)), None)
 
 
 def _with_alias(store: Store, models: str, alias: str) -> Iterator[tuple[str, int]]:

@@ -11,6 +11,7 @@ from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
 from pipelines.report.table import COLUMNS, to_frame, to_markdown, to_rich
 from pipelines.report.text import calibration_note, describe_parent, describe_version, noise_note, version_tags
 from pipelines.report.trial import trial_markdown
+from pipelines.report.words import nothing_passed
 
 __all__ = [
     "COLUMNS",
@@ -27,6 +28,7 @@ __all__ = [
     "html_report",
     "latency_table",
     "noise_note",
+    "nothing_passed",
     "pareto_front",
     "recommendation_yaml",
     "sensitivity_heat_map",

@@ -34,6 +34,8 @@ def _heading(number: int, link: Link) -> str:
 
 def _lines(link: Link) -> list[str]:
     lines = [link.note] if link.note else []
+    if link.rejected:
+        lines.append(f"rejected: {link.rejected}")
     if link.plan_digest or link.weights_digest:
         digests = (("plan", link.plan_digest), ("weights", link.weights_digest))
         lines.append("  ".join(f"{what} {digest[:16]}" for what, digest in digests if digest))

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from pipelines.report.table import COLUMNS
 from pipelines.report.text import calibration_note
-from pipelines.report.words import metric_name
+from pipelines.report.words import metric_name, nothing_passed
 from pipelines.steps.compare import Comparison, Row
 
 SOURCE, CANDIDATE, BEST = "#555555", "#1f77b4", "#d62728"
@@ -70,7 +70,7 @@ def html_report(comparison: Comparison, widths: Mapping[str, Sequence[Width]], c
 def first_sentence(comparison: Comparison) -> str:
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is None:
-        return "No candidate passed the gate, nothing was registered."
+        return nothing_passed(comparison)
     value = f"test {metric_name(best.metric)} {best.test.value:.3f}"
     return f"Best: {best.title}, version {best.version}, {best.speedup:.2f}x faster, {value}."
 
@@ -125,7 +125,9 @@ def pareto_figure(comparison: Comparison) -> go.Figure:
             text=[row.title],
             textposition="top center",
             name=row.title,
-            hovertemplate=f"{row.title}<br>%{{x:.3f}} ms<br>%{{y:.4f}}<br>{row.speedup:.2f}x faster<extra></extra>",
+            hovertemplate=f"{row.title}<br>%{{x:.3f}} ms<br>%{{y:.4f}}<br>{row.speedup:.2f}x faster"
+            + ("" if row.passed else f"<br>did not pass: {escape(row.verdict)}")
+            + "<extra></extra>",
         )
     figure.update_layout(
         title=f"{metric_name(comparison.rows[0].metric).capitalize()} against latency (left is better)",

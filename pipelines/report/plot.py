@@ -11,7 +11,7 @@ from pipelines.steps.compare import Comparison
 
 
 def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
-    """Write a PNG. Filled: registered; hollow: did not pass; dash: before fine-tuning.
+    """Write a PNG. Filled: passed; hollow: did not; dash: before fine-tuning.
 
     Across: from the median latency to its 90th percentile; up and down: the confidence interval of the metric.
     """
@@ -42,6 +42,7 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
             axes.plot([row.latency_p50_ms] * 2, ends, color=color, linewidth=0.8, linestyle=":", zorder=1)
         label = row.title if is_source else f"{row.title}\n{row.speedup:.2f}x faster"
         label += " (noisy)" if row.is_noisy else ""
+        label += "" if is_source or row.passed else "\ndid not pass"
         axes.annotate(
             label,
             (row.latency_p50_ms, value),

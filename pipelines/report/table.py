@@ -8,7 +8,7 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from pipelines.report.words import drop_cell, metric_name
+from pipelines.report.words import drop_cell, metric_name, registered_cell
 from pipelines.steps.compare import Comparison, Row
 
 
@@ -52,7 +52,7 @@ COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "fine-tuned": lambda row: f"{row.test.value:.3f}",
     "drop": drop_cell,
     "latency p50": _latency,
-    "registered": lambda row: f"version {row.version}" if row.version else f"no: {row.verdict}",
+    "registered": registered_cell,
 }
 
 
@@ -101,8 +101,12 @@ def to_rich(comparison: Comparison) -> Table:
     return table
 
 
+def _one_line(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "/")
+
+
 def to_markdown(comparison: Comparison) -> str:
     lines = [list(COLUMNS), ["---"] * len(COLUMNS)]
     lines += [[cell(row) for cell in COLUMNS.values()] for row in comparison.rows]
     lines += [[f.title, *[""] * (len(COLUMNS) - 2), f"failed: {f.reason}"] for f in comparison.failures]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_one_line(cell) for cell in line)} |" for line in lines)

@@ -2,7 +2,7 @@
 
 from pipelines import lineage
 from pipelines.report.table import to_markdown
-from pipelines.report.words import NOTE_ON_DROPS, drop_in_words, metric_name
+from pipelines.report.words import NOTE_ON_DROPS, drop_in_words, linked, metric_name, nothing_passed, version_path
 from pipelines.steps.compare import Comparison, Row
 
 
@@ -29,7 +29,8 @@ def describe_version(
     """Markdown with links that work inside the MLflow UI."""
     flow = f"; [Prefect flow run]({flow_run_url})" if flow_run_url else ""
     name_of, before = metric_name(row.metric), baseline.test.value
-    return f"""Pruned version {source_version}: {row.speedup:.1f}x faster, {row.params_factor:.1f}x smaller, \
+    verdict = "" if row.passed else f"Rejected by the gate: {row.verdict}.\n\n"
+    return f"""{verdict}Pruned version {source_version}: {row.speedup:.1f}x faster, {row.params_factor:.1f}x smaller, \
 test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
 
 | | source | this version | factor |
@@ -45,8 +46,8 @@ test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
 {row.channels_removed:.0%} of the prunable channels removed by {row.method} (asked: {row.asked}).\
 {_likeness(row)}{_speed(row)}{_latency(row)}
 
-Source: [{name} version {source_version}](#/models/{name}/versions/{source_version}); \
-run: [{row.title}](#/experiments/{experiment_id}/runs/{run_id}){flow}
+Source: {linked(f"{name} version {source_version}", version_path(name, source_version))}; \
+run: {linked(row.title, f"#/experiments/{experiment_id}/runs/{run_id}")}{flow}
 """
 
 
@@ -96,10 +97,10 @@ def describe_parent(comparison: Comparison, name: str, mlflow: str = "") -> str:
     """The best line first, because the UI folds the rest away. `mlflow`: its address, for readers outside of its UI."""
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is None:
-        first = "No candidate passed the gate, nothing was registered."
+        first = nothing_passed(comparison)
     else:
         first = (
-            f"Best: [{best.title}, version {best.version}]({mlflow}#/models/{name}/versions/{best.version}), "
+            f"Best: {linked(f'{best.title}, version {best.version}', mlflow + version_path(name, best.version))}, "
             f"{best.speedup:.2f}x faster, {best.params_factor:.2f}x smaller, "
             f"test {metric_name(best.metric)} {best.test.value:.3f}."
         )

@@ -1,6 +1,8 @@
 """Numbers in plain words."""
 
-from pipelines.steps.compare import Row
+from urllib.parse import quote
+
+from pipelines.steps.compare import Comparison, Row
 
 NOTE_ON_DROPS = (
     "A drop is of the test split against the source, on the same samples; `real` where a paired test finds it to be more "
@@ -39,3 +41,30 @@ def drop_in_words(row: Row) -> str:
         kind = "like it, by more than noise" if score.is_real else "within noise, or the other way"
         return f"{text}; the losses of the samples differ {kind} (p = {score.p_value:.2g})"
     return f"{text}, {'more than noise' if score.is_real else 'within noise'} (p = {score.p_value:.2g})"
+
+
+def registered_cell(row: Row) -> str:
+    """`version 3`, `version 4, rejected: lost 0.1 ...`, `no: lost 0.1 ...`."""
+    if row.version is None:
+        return f"no: {row.verdict}"
+    return f"version {row.version}" + ("" if row.passed else f", rejected: {row.verdict}")
+
+
+def nothing_passed(comparison: Comparison) -> str:
+    """What became of the candidates where there is no best one."""
+    rejected = [row for row in comparison.rows[1:] if row.version is not None]
+    if not rejected:
+        return "No candidate passed the gate, nothing was registered."
+    versions = ", ".join(f"version {row.version}" for row in rejected)
+    return f"No candidate passed the gate; registered as rejected: {versions}."
+
+
+def version_path(name: str, version: int | None) -> str:
+    """Inside the MLflow UI. Names hold spaces, brackets and all that an address must not."""
+    return f"#/models/{quote(name, safe='')}/versions/{version}"
+
+
+def linked(text: str, address: str) -> str:
+    """In Markdown."""
+    shown = text.replace("[", "\\[").replace("]", "\\]")
+    return f"[{shown}]({address})"

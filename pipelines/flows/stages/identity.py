@@ -26,9 +26,10 @@ def identify(config: CompressConfig) -> tuple[SourceVersion, str]:
 
 
 def earlier_result(job: Job) -> Comparison | None:
-    if job.source.experiment_id is None:
+    experiment_id = registry.experiment_of(job.store, job.source, job.config.registration.experiment)
+    if experiment_id is None:
         return None
-    return registry.find_finished(job.store, job.source.experiment_id, job.source.name, job.key)
+    return registry.find_finished(job.store, experiment_id, job.source.name, job.key)
 
 
 def work_key(config: CompressConfig, source: SourceVersion, data: Data) -> str:

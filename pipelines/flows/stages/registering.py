@@ -34,8 +34,6 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
         (files / lineage.PLAN_FILE).write_bytes(plan.read_bytes())
         (files / lineage.REPAIRS_FILE).write_bytes(plan.with_name(REPAIRS).read_bytes())
     registry.log_files(job.store, run_id, files)
-    if not row.passed:
-        registry.tag_run(job.store, run_id, {lineage.GATE: row.verdict})
     if is_source or (not row.passed and job.config.registration.rejected == "skip"):
         model_id = job.source.model_id if is_source else None
         registry.log_result(job.store, run_id, row, model_id, job.data, latency.timings[1:])

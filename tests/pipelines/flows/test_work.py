@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.architecture import ModelRef
-from pipelines.errors import ConfigError, RegistryError, StorageError, TrainingError
+from pipelines.errors import RegistryError, StorageError, TrainingError, UnderWayError
 from pipelines.flows import stages, work
 from pipelines.flows.work import recall, remember, work_place
 from pipelines.records import CompressedModel, Primary, Score, Scores, Size
@@ -79,7 +79,7 @@ def test_nobody_else_works_there_and_a_killed_process_does_not_keep_it(tmp_path:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"
-        with pytest.raises(ConfigError, match="under way in another process"), work_place(tmp_path, "key"):
+        with pytest.raises(UnderWayError, match="under way in another process"), work_place(tmp_path, "key"):
             pass
         with work_place(tmp_path, "other key"):
             pass

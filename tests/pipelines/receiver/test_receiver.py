@@ -11,6 +11,7 @@ import pytest
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from pipelines.receiver import Event, Window, receiver
+from pipelines.receiver.app import MAX_BODY
 from tests.pipelines.receiver.serving import served
 
 SECRET = "a secret"  # noqa: S105
@@ -74,6 +75,36 @@ def test_forged_old_and_broken_ones_are_refused(client: httpx.Client, seen: Seen
         status, text = post(client, payload, f"broken {number}")
         assert (status, "cannot be read" in text) == (400, True)
     assert seen.events == []
+
+
+def test_what_is_too_long_is_not_kept_in_memory(client: httpx.Client, seen: Seen) -> None:
+    """Nobody has signed it, and it does not say how long it is."""
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(40):
+            yield bytes(MAX_BODY // 10)
+
+    answer = client.post("/mlflow", content=endless())
+    assert (answer.status_code, "longer than" in answer.text) == (413, True)
+    assert post(client, ALIAS) == (202, "taken")
+
+
+def test_a_full_receiver_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.receiver import app
+
+    monkeypatch.setattr(app, "PENDING", 1)
+    busy, done = threading.Event(), threading.Event()
+
+    def act(_: Event) -> None:
+        busy.set()
+        done.wait(30)
+
+    with served(receiver(SECRET, act, Window(300))) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        assert post(client, ALIAS, "1")[0] == 202
+        assert busy.wait(10)
+        assert [post(client, ALIAS, str(number))[0] for number in (2, 3)] == [202, 503]
+        threading.Timer(1, done.set).start()
+    assert not [thread for thread in threading.enumerate() if thread.name == "receiver"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from pipelines import registry
 from pipelines.errors import PromotionError, RegistryError
-from pipelines.registry import Aliases, Standing, Store, ledger
+from pipelines.registry import Aliases, Standing, Store, books, ledger
 
 NAME = "digits-resnet"
 ALIASES = Aliases()
@@ -264,7 +264,7 @@ def test_everyone_gets_the_same_ledger_also_after_a_clean_up(store: Store) -> No
     first = registry.open_ledger(store, NAME)
     assert registry.open_ledger(store, NAME) == first
     assert registry.open_ledger(store, "another").run_id != first.run_id
-    index = store.client.get_experiment_by_name(ledger.INDEX)
+    index = store.client.get_experiment_by_name(books.INDEX)
     assert index.lifecycle_stage == "deleted"
     store.client.restore_experiment(index.experiment_id)
     store.client.rename_experiment(index.experiment_id, "gone, as after mlflow gc")
