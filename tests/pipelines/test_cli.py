@@ -22,6 +22,7 @@ from pipelines import cli
 from pipelines.architecture import load_module
 from pipelines.config import load_config
 from pipelines.flows import stages
+from pipelines.flows.stages import job
 from tests.conftest import files_below, run_count
 
 GOOD: dict[str, Any] = {
@@ -148,7 +149,7 @@ def test_what_went_otherwise_than_asked_is_told(run: Run, tmp_path: Path, monkey
     (tmp_path / "pictures" / "a" / "00.png").write_bytes(b"no picture")
     data = {"name": "image-folder", "path": "pictures", "images": {"size": 8, "skip": 1}}
     for _ in range(2):
-        stages._data_of.cache_clear()
+        job._data_of.cache_clear()
         code, _out, err = run("compress", recipe(tmp_path, data=data))
         assert code == 2
         assert err.count("warning: image skipped (1 of 1 allowed): pictures/a/00.png: ") == 1

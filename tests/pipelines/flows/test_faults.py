@@ -13,8 +13,8 @@ from pipelines import environment, registry
 from pipelines.config import CompressConfig
 from pipelines.errors import RegistryError, SourceError
 from pipelines.flows import compress as flow
-from pipelines.flows import stages
 from pipelines.flows.compress import compress
+from pipelines.flows.stages import measuring, pruning, training
 from pipelines.registry import Exported, Store, patience
 from pipelines.steps.compare import Comparison
 from tests.conftest import quick_config
@@ -123,7 +123,7 @@ def test_the_flow_goes_on_when_mlflow_is_back(
     """Away for seconds, three times: before there are runs, in training, and while the last version is made."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(patience, "RETRY_DELAYS", (0.5, 1.5, 2.0))
-    open_runs, finetune, create = registry.open_runs, stages._finetune, registry.create_version
+    open_runs, finetune, create = registry.open_runs, training._finetune, registry.create_version
     left = ["open", "train", "create"]
 
     def first(real: Any, when: str) -> Any:
@@ -136,7 +136,7 @@ def test_the_flow_goes_on_when_mlflow_is_back(
         return call
 
     monkeypatch.setattr(registry, "open_runs", first(open_runs, "open"))
-    monkeypatch.setattr(stages, "_finetune", first(finetune, "train"))
+    monkeypatch.setattr(training, "_finetune", first(finetune, "train"))
     monkeypatch.setattr(registry, "create_version", first(create, "create"))
     comparison = compress(recipe(proxy, name))
     assert not left
@@ -161,8 +161,8 @@ def test_away_for_too_long_is_a_clean_end_and_the_same_command_finishes(
 
     proxy.up()
     done: list[str] = []
-    for step in ("prune", "_finetune", "measure"):
-        monkeypatch.setattr(stages, step, lambda *_, step=step: done.append(step))
+    for module, step in ((pruning, "prune"), (training, "_finetune"), (measuring, "measure")):
+        monkeypatch.setattr(module, step, lambda *_, step=step: done.append(step))
     comparison = compress(recipe(proxy, name))
     assert not done  # nothing is pruned, trained or timed again: it goes on where it was
     check_all_is_there_once(store, name, comparison)
