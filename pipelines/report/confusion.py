@@ -7,6 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipelines.report.picture import save_picture
+
 MOST_NUMBERS = 20  # classes with which a number still fits into a cell
 
 
@@ -29,4 +31,4 @@ def confusion_picture(confusion: NDArray[np.int64], title: str, path: Path) -> N
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)
-    figure.savefig(path)
+    save_picture(figure, path)

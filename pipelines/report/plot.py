@@ -1,11 +1,11 @@
 """Accuracy against latency, one point per model."""
 
-import warnings
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipelines.report.picture import save_picture
 from pipelines.report.words import metric_name
 from pipelines.steps.compare import Comparison
 
@@ -59,6 +59,4 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
     axes.set_ylabel(f"test {metric_name(baseline.metric)}, bar: confidence interval ({better} is better)")
     axes.set_title(f"{comparison.source} and its compressed candidates", fontsize=10)
     axes.grid(alpha=0.25)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks: boxes, no failure
-        figure.savefig(path)
+    save_picture(figure, path)

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 from rich.table import Table
 
 import pruning_core as pc
+from pipelines.report.picture import save_picture
 
 HARMLESS = {"accuracy": 0.01}  # a drop that is never painted as dark as it gets, else noise looks like a finding
 _WORDS = {
@@ -95,7 +96,7 @@ def sensitivity_heat_map(result: pc.Sensitivity, title: str, path: Path) -> None
     if any(row.drop is None for row in result.rows):
         hatched = Patch(facecolor="#dddddd", edgecolor="#888888", hatch="///", label="cannot be measured alone")
         figure.legend(handles=[hatched], loc="outside lower left", frameon=False, fontsize=7)
-    figure.savefig(path)
+    save_picture(figure, path)
 
 
 def _widths(result: pc.Sensitivity) -> dict[str, int]:
