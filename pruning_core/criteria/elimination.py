@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STEPS = 256  # at most so many removals; wider groups lose several channels at once
+STEPS = 256  # about so many removals; wider groups lose several channels at once
+TIED = 0.25  # squared partial correlation from which two channels do not go at once: the loss of one makes the other dear
+LOOKED_AT = 4  # candidates for each channel that goes
 RIDGE = 1e-3  # share of the Gram matrix's mean diagonal
 
 
@@ -46,7 +48,8 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
         for state in states:
             costs += state.costs()
         costs[~left] = torch.inf
-        going = costs.argsort(stable=True)[: min(at_once, int(left.sum()))]
+        cheapest = costs.argsort(stable=True)[: min(LOOKED_AT * at_once if at_once > 1 else 1, int(left.sum()))]
+        going = _apart(cheapest, states, at_once)
         for channel in going.tolist():
             highest = max(highest, float(costs[channel]))
             damage[channel] = highest
@@ -54,6 +57,20 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
         for state in states:
             state.remove(going)
     return damage
+
+
+def _apart(channels: Tensor, states: Sequence[_State], number: int) -> Tensor:
+    """The first channels, at most `number`, that are not tied to one before them, such as its copy."""
+    if len(channels) == 1:
+        return channels
+    tied = torch.stack([state.ties(channels) for state in states]).amax(dim=0) > TIED
+    taken: list[int] = []
+    for k in range(len(channels)):
+        if not bool(tied[k, taken].any()):
+            taken.append(k)
+        if len(taken) == number:
+            break
+    return channels[taken]
 
 
 def ridged(gram: Tensor) -> Tensor:
@@ -97,6 +114,14 @@ class _State:
         solved = torch.linalg.solve(self.inverse[:, rows, columns], self.inner[:, rows, columns])
         blocks: Tensor = solved.diagonal(dim1=2, dim2=3).sum(dim=(0, 2))
         return blocks
+
+    def ties(self, channels: Tensor) -> Tensor:
+        """[n, n] squared partial correlations of these channels: what one takes over of another, given all the rest."""
+        at = self.members[channels]
+        between = self.inverse[:, at[:, None], at[None]]  # [G, n, n, P]
+        alone = self.inverse[:, at, at]
+        found: Tensor = (between.square() / (alone[:, :, None] * alone[:, None])).amax(dim=(0, 3))
+        return found
 
     def remove(self, channels: Tensor) -> None:
         """Repair the others as well as they can; then the inverse is that of the Gram matrix without these inputs."""

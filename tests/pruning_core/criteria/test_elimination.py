@@ -97,6 +97,28 @@ def test_wide_groups_lose_several_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert bool(damage.isfinite().all())
 
 
+def test_of_two_copies_one_stays_though_several_go_at_once() -> None:
+    """512 channels, each twice: half can go for next to nothing, as long as it is one of each pair."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(1024, 256, generator=rng, dtype=torch.float64).relu().repeat_interleave(2, dim=1)
+    w = torch.randn(512, 8, generator=rng, dtype=torch.float64)
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], torch.arange(512)[:, None])], 512)
+    kept = damage.argsort(descending=True)[:256]
+    assert len(set((kept // 2).tolist())) == 256
+
+
+def test_copies_in_several_inputs_stay_apart_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elimination, "STEPS", 4)
+    rng = torch.Generator().manual_seed(0)
+    half = torch.randn(200, 8, generator=rng, dtype=torch.float64)
+    x = half.repeat_interleave(2, dim=1)  # 8 channels of 2 inputs; two and two are copies
+    order = torch.tensor([0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15]).reshape(8, 2)
+    w = torch.randn(16, 3, generator=rng, dtype=torch.float64)
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], order)], 8)
+    kept = damage.argsort(descending=True)[:4]
+    assert len(set((kept // 2).tolist())) == 4
+
+
 def test_repair_by_hand() -> None:
     """Two inputs with x1 = 2 x0: the second is expressed by the first with weight 2."""
     gram = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
