@@ -117,7 +117,7 @@ def _reader(call: LayerCall, member: Member, group: ChannelGroup, gram: Gram, te
     with_constant = torch.cat([weight / energy.sqrt(), torch.zeros_like(weight[:, :1])], dim=1)
     members = _members(member, group, taps)
     assert members is not None
-    return Reader(moment, with_constant, members)
+    return Reader(moment, with_constant, members, constant=True)
 
 
 def _by_input(call: LayerCall, weight: Tensor, taps: int) -> Tensor:
@@ -198,7 +198,7 @@ def _with_trials(group: ChannelGroup, damage: Tensor, calls: Sequence[LayerCall]
             kept = is_kept.nonzero()[:, 0]
             change = torch.zeros(len(moment), len(gone), size)
             for g in range(len(moment)):
-                change[g][:, kept] = repair(moment[g, :size, :size], gone, kept).float()
+                change[g][:, kept] = repair(moment[g, :size, :size], gone, kept, call.bias is not None).float()
             change[:, torch.arange(len(gone)), gone] = -1
             trials.append(_Trial(call, taps, gone, change))
         state.trials.append(trials)

@@ -125,3 +125,38 @@ def test_repair_by_hand() -> None:
     torch.testing.assert_close(
         repair(gram, torch.tensor([1]), torch.tensor([0])), torch.tensor([[2.0]], dtype=torch.float64)
     )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_the_unit_of_the_activations_does_not_matter(unit: float) -> None:
+    """Neither for what the kept inputs take over nor for the mean, which stays as it was."""
+    x, w = sample(200, 6, 4)
+    x += 1
+    gone, kept = torch.tensor([1, 4]), torch.tensor([0, 2, 3, 5, 6])
+
+    def with_one(scale: float) -> torch.Tensor:
+        data = torch.cat([scale * x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+        return data.T @ data / len(x)
+
+    shares, same = repair(with_one(1.0), gone, kept, True), repair(with_one(unit), gone, kept, True)
+    torch.testing.assert_close(same[:, :-1], shares[:, :-1])
+    torch.testing.assert_close(same[:, -1], unit * shares[:, -1])
+    means = x[:, kept[:-1]].mean(0) @ shares[:, :-1].T + shares[:, -1]
+    torch.testing.assert_close(means, x[:, gone].mean(0), rtol=1e-4, atol=0)
+
+    weight = torch.cat([w, torch.zeros(1, 4, dtype=torch.float64)])[None]
+    members = torch.arange(6)[:, None]
+    damage = eliminate([Reader(with_one(1.0)[None], weight, members, constant=True)], 6)
+    scaled = eliminate([Reader(with_one(unit)[None], weight / unit, members, constant=True)], 6)
+    torch.testing.assert_close(scaled, damage)
+
+
+def test_a_constant_stays_solvable() -> None:
+    """Inputs that are constant themselves, and dead ones, beside the constant; and nothing but the constant."""
+    x = torch.ones(50, 4, dtype=torch.float64)
+    x[:, 1], x[:, 2] = 5, 0
+    gram = x.T @ x / len(x)
+    assert bool(repair(gram, torch.tensor([0]), torch.tensor([1, 2, 3]), True).isfinite().all())
+    torch.testing.assert_close(
+        repair(gram, torch.tensor([0, 1]), torch.tensor([3]), True).float(), torch.tensor([[1.0], [5.0]]), rtol=1e-4, atol=0
+    )
