@@ -73,7 +73,7 @@ def _fold_one(
     for g, part in enumerate(parts):
         flat = part.flatten(1)  # [I, R]
         with_one = torch.cat([kept, torch.tensor([len(keeps)])]) if bias is not None else kept
-        shares = repair(moment[g], gone, with_one)  # [gone, kept (+ 1)]
+        shares = repair(moment[g], gone, with_one, bias is not None)  # [gone, kept (+ 1)]
         moved = shares.T @ flat[gone]
         mended.append((flat[kept] + moved[: len(kept)]).reshape(len(kept), *part.shape[1:]))
         constants.append(moved[-1].reshape(part.shape[1], -1).sum(dim=1))

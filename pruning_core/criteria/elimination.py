@@ -12,21 +12,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STEPS = 256  # at most so many removals; wider groups lose several channels at once
-RIDGE = 1e-3  # share of the Gram matrix's mean diagonal
+STEPS = 256  # about so many removals; wider groups lose several channels at once
+TIED = 0.25  # squared partial correlation from which two channels do not go at once: the loss of one makes the other dear
+LOOKED_AT = 4  # candidates for each channel that goes
+RIDGE = 1e-3  # share of the mean diagonal of the Gram matrix, the constant apart
+CONSTANT_RIDGE = 1e-5  # enough for sums in single precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reader:
     """One consumer of a channel group. G convolution groups, D inputs of each, R outputs times kernel positions.
 
-    gram [G, D, D]: mean of x x^T (a constant may be among the inputs); weight [G, D, R], in units in which an error of
+    gram [G, D, D]: mean of x x^T (the last input may be a `constant`); weight [G, D, R], in units in which an error of
     1 counts alike in every consumer; members [C, P]: the inputs that belong to each channel.
     """
 
     gram: Tensor
     weight: Tensor
     members: Tensor
+    constant: bool = False
 
 
 def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
@@ -46,7 +50,8 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
         for state in states:
             costs += state.costs()
         costs[~left] = torch.inf
-        going = costs.argsort(stable=True)[: min(at_once, int(left.sum()))]
+        cheapest = costs.argsort(stable=True)[: min(LOOKED_AT * at_once if at_once > 1 else 1, int(left.sum()))]
+        going = _apart(cheapest, states, at_once)
         for channel in going.tolist():
             highest = max(highest, float(costs[channel]))
             damage[channel] = highest
@@ -56,20 +61,41 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
     return damage
 
 
-def ridged(gram: Tensor) -> Tensor:
-    """[..., D, D] with the ridge on its diagonal: a constant or dead input makes no matrix singular."""
-    gram = gram.double()
-    scale = gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1).clamp_min(1e-30)
-    ridge: Tensor = torch.eye(gram.shape[-1], dtype=torch.float64) * (RIDGE * scale)[..., None, None]
-    return gram + ridge
+def _apart(channels: Tensor, states: Sequence[_State], number: int) -> Tensor:
+    """The first channels, at most `number`, that are not tied to one before them, such as its copy."""
+    if len(channels) == 1:
+        return channels
+    tied = torch.stack([state.ties(channels) for state in states]).amax(dim=0) > TIED
+    taken: list[int] = []
+    for k in range(len(channels)):
+        if not bool(tied[k, taken].any()):
+            taken.append(k)
+        if len(taken) == number:
+            break
+    return channels[taken]
 
 
-def repair(gram: Tensor, gone: Tensor, kept: Tensor) -> Tensor:
+def ridged(gram: Tensor, constant: bool = False) -> Tensor:
+    """[..., D, D] with the ridge on its diagonal: a dead input makes no matrix singular.
+
+    `constant`: the last input is one. It has no part in the scale of the ridge, so that the repair does not depend on
+    the unit of the activations, and next to none of its own, so that their means stay.
+    """
+    gram = gram.double().clone()
+    inputs = gram.diagonal(dim1=-2, dim2=-1)[..., : gram.shape[-1] - constant]
+    if inputs.shape[-1]:
+        inputs += (RIDGE * inputs.mean(dim=-1, keepdim=True)).clamp_min(1e-30)
+    if constant:
+        gram[..., -1, -1] *= 1 + CONSTANT_RIDGE
+    return gram
+
+
+def repair(gram: Tensor, gone: Tensor, kept: Tensor, constant: bool = False) -> Tensor:
     """How the inputs that are gone are best expressed by the kept ones: [D, D] -> [gone, kept].
 
-    B = G_RK (G_KK + ridge)^-1.
+    B = G_RK (G_KK + ridge)^-1. `constant`: the last of the kept ones is one.
     """
-    within = torch.linalg.cholesky(ridged(gram[kept][:, kept]))
+    within = torch.linalg.cholesky(ridged(gram[kept][:, kept], constant))
     shares: Tensor = torch.cholesky_solve(gram[kept][:, gone].double(), within).T
     return shares
 
@@ -83,7 +109,7 @@ class _State:
     @classmethod
     def of(cls, reader: Reader) -> _State:
         weight = reader.weight.double()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(reader.gram)))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(reader.gram, reader.constant)))
         return cls(inverse, weight @ weight.transpose(1, 2), reader.members)
 
     def costs(self) -> Tensor:
@@ -97,6 +123,14 @@ class _State:
         solved = torch.linalg.solve(self.inverse[:, rows, columns], self.inner[:, rows, columns])
         blocks: Tensor = solved.diagonal(dim1=2, dim2=3).sum(dim=(0, 2))
         return blocks
+
+    def ties(self, channels: Tensor) -> Tensor:
+        """[n, n] squared partial correlations of these channels: what one takes over of another, given all the rest."""
+        at = self.members[channels]
+        between = self.inverse[:, at[:, None], at[None]]  # [G, n, n, P]
+        alone = self.inverse[:, at, at]
+        found: Tensor = (between.square() / (alone[:, :, None] * alone[:, None])).amax(dim=(0, 3))
+        return found
 
     def remove(self, channels: Tensor) -> None:
         """Repair the others as well as they can; then the inverse is that of the Gram matrix without these inputs."""

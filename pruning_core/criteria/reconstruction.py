@@ -135,7 +135,7 @@ def _reader(call: LayerCall, member: Member, group: ChannelGroup, gram: Gram, te
     with_constant = torch.cat([weight / energy.sqrt(), torch.zeros_like(weight[:, :1])], dim=1)
     members = _members(member, group, taps)
     assert members is not None
-    return Reader(moment, with_constant, members)
+    return Reader(moment, with_constant, members, constant=True)
 
 
 def _by_input(call: LayerCall, weight: Tensor, taps: int) -> Tensor:
@@ -227,7 +227,7 @@ def _changed(
         shift = None if bias is None else torch.zeros(len(FRACTIONS), bias.numel())
         for k, fraction in enumerate(FRACTIONS):
             gone = members[order[: max(1, int(fraction * group.channels))]].flatten().sort().values
-            shares = _shares(moment[:, :size, :size], gone)  # [G, gone, size]
+            shares = _shares(moment[:, :size, :size], gone, call.bias is not None)  # [G, gone, size]
             moved = shares.transpose(1, 2) @ by_input[:, gone]  # [G, size, R]
             change[k] = _as_weight(call, moved[:, : by_input.shape[1]], weight.shape, taps).flatten()
             if shift is not None:
@@ -236,14 +236,14 @@ def _changed(
     return _Group(damage, found)
 
 
-def _shares(moment: Tensor, gone: Tensor) -> Tensor:
+def _shares(moment: Tensor, gone: Tensor, constant: bool) -> Tensor:
     """[G, gone, D]: what each input takes over from those that are gone, themselves with -1."""
     is_kept = torch.ones(moment.shape[1], dtype=torch.bool)
     is_kept[gone] = False
     kept = is_kept.nonzero()[:, 0]
     found = torch.zeros(len(moment), len(gone), moment.shape[1])
     for g, matrix in enumerate(moment):
-        found[g][:, kept] = repair(matrix, gone, kept).float()
+        found[g][:, kept] = repair(matrix, gone, kept, constant).float()
     found[:, torch.arange(len(gone)), gone] = -1
     return found
 

@@ -152,7 +152,7 @@ def _memory(model: ModelRef, data: Data, condition: Condition) -> int | None:
 
     def make() -> Callable[[], object]:
         module = load_module(model).to(condition.device)
-        return lambda: module(batch)
+        return torch.inference_mode()(lambda: module(batch))
 
-    with torch_threads(condition.threads), torch.inference_mode():
+    with torch_threads(condition.threads):
         return peak_memory(make, condition.device)

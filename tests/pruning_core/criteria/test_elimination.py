@@ -97,9 +97,66 @@ def test_wide_groups_lose_several_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert bool(damage.isfinite().all())
 
 
+def test_of_two_copies_one_stays_though_several_go_at_once() -> None:
+    """512 channels, each twice: half can go for next to nothing, as long as it is one of each pair."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(1024, 256, generator=rng, dtype=torch.float64).relu().repeat_interleave(2, dim=1)
+    w = torch.randn(512, 8, generator=rng, dtype=torch.float64)
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], torch.arange(512)[:, None])], 512)
+    kept = damage.argsort(descending=True)[:256]
+    assert len(set((kept // 2).tolist())) == 256
+
+
+def test_copies_in_several_inputs_stay_apart_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elimination, "STEPS", 4)
+    rng = torch.Generator().manual_seed(0)
+    half = torch.randn(200, 8, generator=rng, dtype=torch.float64)
+    x = half.repeat_interleave(2, dim=1)  # 8 channels of 2 inputs; two and two are copies
+    order = torch.tensor([0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15]).reshape(8, 2)
+    w = torch.randn(16, 3, generator=rng, dtype=torch.float64)
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], order)], 8)
+    kept = damage.argsort(descending=True)[:4]
+    assert len(set((kept // 2).tolist())) == 4
+
+
 def test_repair_by_hand() -> None:
     """Two inputs with x1 = 2 x0: the second is expressed by the first with weight 2."""
     gram = torch.tensor([[1.0, 2.0], [2.0, 4.0]])
     torch.testing.assert_close(
         repair(gram, torch.tensor([1]), torch.tensor([0])), torch.tensor([[2.0]], dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_the_unit_of_the_activations_does_not_matter(unit: float) -> None:
+    """Neither for what the kept inputs take over nor for the mean, which stays as it was."""
+    x, w = sample(200, 6, 4)
+    x += 1
+    gone, kept = torch.tensor([1, 4]), torch.tensor([0, 2, 3, 5, 6])
+
+    def with_one(scale: float) -> torch.Tensor:
+        data = torch.cat([scale * x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+        return data.T @ data / len(x)
+
+    shares, same = repair(with_one(1.0), gone, kept, True), repair(with_one(unit), gone, kept, True)
+    torch.testing.assert_close(same[:, :-1], shares[:, :-1])
+    torch.testing.assert_close(same[:, -1], unit * shares[:, -1])
+    means = x[:, kept[:-1]].mean(0) @ shares[:, :-1].T + shares[:, -1]
+    torch.testing.assert_close(means, x[:, gone].mean(0), rtol=1e-4, atol=0)
+
+    weight = torch.cat([w, torch.zeros(1, 4, dtype=torch.float64)])[None]
+    members = torch.arange(6)[:, None]
+    damage = eliminate([Reader(with_one(1.0)[None], weight, members, constant=True)], 6)
+    scaled = eliminate([Reader(with_one(unit)[None], weight / unit, members, constant=True)], 6)
+    torch.testing.assert_close(scaled, damage)
+
+
+def test_a_constant_stays_solvable() -> None:
+    """Inputs that are constant themselves, and dead ones, beside the constant; and nothing but the constant."""
+    x = torch.ones(50, 4, dtype=torch.float64)
+    x[:, 1], x[:, 2] = 5, 0
+    gram = x.T @ x / len(x)
+    assert bool(repair(gram, torch.tensor([0]), torch.tensor([1, 2, 3]), True).isfinite().all())
+    torch.testing.assert_close(
+        repair(gram, torch.tensor([0, 1]), torch.tensor([3]), True).float(), torch.tensor([[1.0], [5.0]]), rtol=1e-4, atol=0
     )
