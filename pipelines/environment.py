@@ -1,6 +1,7 @@
 """Where things are kept, and the defaults that must be set before MLflow and Prefect are imported."""
 
 import getpass
+import logging
 import os
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def user() -> str:
 
 def prepare() -> None:
     """Set each default that the user has not set. Must run before MLflow or Prefect is imported."""
+    logging.getLogger("pipelines").setLevel(logging.WARNING)  # MLflow puts all others to the level of its own
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     if not _has_own_prefect():

@@ -19,8 +19,10 @@ def rollback(
 ) -> None:
     """Make the champion before the last promotion the champion again. Once more: the one before that."""
     from pipelines import registry
+    from pipelines.config import MODEL_URI
 
     store = registry.open_store(tracking_uri or environment.default_tracking_uri())
     aliases = registry.Aliases(champion=champion, previous=previous)
-    before, now = registry.roll_back(store, name.removeprefix("models:/"), aliases, by=environment.user(), why=why)
+    name = parsed["name"] if (parsed := MODEL_URI.fullmatch(name)) else name.removeprefix("models:/")
+    before, now = registry.roll_back(store, name, aliases, by=environment.user(), why=why)
     out.print(f"version {now} is {champion} of {name} again, version {before} no longer")

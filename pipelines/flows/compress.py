@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ R = TypeVar("R")
 # training uses the cores that it was given anyway, and torch has one random state per process
 ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
 RUNS = "runs.json"  # in the folder of the work, for a process that takes it up again
+log = logging.getLogger(__name__)
 STOP = threading.Event()  # set on Ctrl-C: training in a worker thread looks at it after every batch
 
 
@@ -122,7 +124,9 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
 
 @step("publish")
 def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
-    stages.publish(job, runs, comparison)
+    for problem in stages.publish(job, runs, comparison):
+        log.warning(problem)  # on the terminal
+        get_run_logger().warning(problem)
 
 
 @flow(name="compress", flow_run_name="compress {config.source.model}", task_runner=ONE_AT_A_TIME)

@@ -67,6 +67,8 @@ def promote(config: PromoteConfig, approved_by: str | None = None, by: str | Non
     `approved_by` stands for the approval that the configuration asks for; without it, the run of a deployment is
     suspended until somebody has filled in its form. Every decision is written to the version.
     """
+    if (done := _only_copied(config, by or approved_by or "promote")) is not None:
+        return done
     folder = work_folder() / uuid4().hex[:12]
     try:
         trial = try_challenger(config, str(folder))
@@ -96,6 +98,24 @@ def promote(config: PromoteConfig, approved_by: str | None = None, by: str | Non
         return Promoted(name=name, version=version, before=before, summary=trial.summary, copied_to=copied)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _only_copied(config: PromoteConfig, who: str) -> Promoted | None:
+    """Where the version is champion already and only its copy is missing, as after a registry that was away."""
+    target = config.promotion.copy_to
+    if target is None:
+        return None
+    store = registry.open_store(config.tracking.uri)
+    version = registry.resolve(store, config.source.model)
+    standing = registry.standing(store, version.name, trials.aliases_of(config))
+    other = registry.open_store(target.tracking_uri or config.tracking.uri)
+    if standing.champion != version.version or registry.is_copied(
+        store, version.name, version.version, other, target.model, config.promotion.champion
+    ):
+        return None
+    summary = f"{version.uri} was {config.promotion.champion} already."
+    copied = copy_champion(config, target, version.name, version.version, who, summary)
+    return Promoted(name=version.name, version=version.version, before=standing.previous, summary=summary, copied_to=copied)
 
 
 def _require_passed(trial: Trial, who: str) -> None:

@@ -58,8 +58,9 @@ def scan(config: ScanConfig, only: str | None = None) -> list[Found]:
 
 def marked(config: ScanConfig, only: str | None = None) -> Sequence[str]:
     store = registry.open_store(config.recipe.tracking.uri)
-    uris = registry.marked_versions(store, config.models, config.alias, config.tag)
-    return [uri for uri in uris if only in (None, uri)]
+    if only is not None:
+        return [only] if registry.is_marked(store, only, config.models, config.alias, config.tag) else []
+    return registry.marked_versions(store, config.models, config.alias, config.tag)
 
 
 def consider(config: ScanConfig, uri: str) -> Found:

@@ -4,7 +4,7 @@ from pipelines.registry.aliases import Aliases
 from pipelines.registry.ancestry import ancestry
 from pipelines.registry.champion import Standing, promote_version, roll_back, standing
 from pipelines.registry.claims import Claims, read_claims
-from pipelines.registry.copy import copy_version
+from pipelines.registry.copy import copy_version, is_copied
 from pipelines.registry.decisions import decide, decisions_in, fitted, record
 from pipelines.registry.digest import check_stored_weights
 from pipelines.registry.earlier import failed_run, find_finished
@@ -32,7 +32,7 @@ from pipelines.registry.runs import (
 from pipelines.registry.search import has_model, search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
 from pipelines.registry.views import experiments_with_compressions, publish_dashboard
-from pipelines.registry.wanted import is_ours, marked_versions, run_under_way
+from pipelines.registry.wanted import is_marked, is_ours, marked_versions, run_under_way
 
 __all__ = [
     "RETRY_DELAYS",
@@ -69,6 +69,8 @@ __all__ = [
     "forget_exports",
     "has_model",
     "input_shape",
+    "is_copied",
+    "is_marked",
     "is_ours",
     "log_files",
     "log_forms",

@@ -1,5 +1,6 @@
 """Take a version to another registered model, or to another registry. Asked twice, it is copied once."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from mlflow.models import Model
 
 from pipelines import lineage
 from pipelines.registry.decisions import fitted
+from pipelines.registry.experiments import experiment_named
+from pipelines.registry.integrity import seal_of
 from pipelines.registry.naming import logged_name, quoted
 from pipelines.registry.patience import patiently, sent_once
 from pipelines.registry.search import search_versions
@@ -30,9 +33,8 @@ def _copy_inside(store: Store, name: str, version: int, target_name: str) -> int
     origin = f"models:/{name}/{version}"
 
     def find_or_copy() -> int:
-        for known in search_versions(store, f"name={quoted(target_name)}"):
-            if known.source == origin:
-                return int(known.version)
+        for known in search_versions(store, f"name={quoted(target_name)} and source_path={quoted(origin)}"):
+            return int(known.version)
         with sent_once():
             return int(store.client.copy_model_version(origin, target_name).version)
 
@@ -42,40 +44,80 @@ def _copy_inside(store: Store, name: str, version: int, target_name: str) -> int
 def _copy_across(store: Store, name: str, version: int, target: Store, target_name: str) -> int:
     origin = f"models:/{name}/{version}"
     label = f"{origin} of {store.shown}"
-    with mlflow_errors("the version cannot be copied", f"{label} to {target_name} of {target.shown}"):
-        for known in search_versions(target, f"name={quoted(target_name)}"):
-            if known.tags.get(lineage.TAG_COPIED_FROM) == label:
-                return int(known.version)
+    where = f"{label} to {target_name} of {target.shown}"
+    with mlflow_errors("the version cannot be copied", where):
+        if (known := _copied(target, target_name, label)) is not None:
+            return known
         source = store.client.get_model_version(name, str(version))
-        client = target.client
-        with tempfile.TemporaryDirectory() as folder:
-            store.select()
-            files = Path(mlflow.artifacts.download_artifacts(origin, dst_path=folder))
-            (files / "registered_model_meta").unlink(missing_ok=True)  # MLflow's note of where it was downloaded from
-            experiment = client.get_experiment_by_name(target_name)
-            experiment_id = experiment.experiment_id if experiment else client.create_experiment(target_name)
-            run_id = client.create_run(experiment_id, run_name=f"copy of {name} v{version}").info.run_id
-            logged = client.create_logged_model(experiment_id, name=logged_name(target_name), source_run_id=run_id)
-            saved = Model.load(str(files))
-            saved.run_id, saved.model_id, saved.artifact_path = run_id, logged.model_id, logged.artifact_location
-            saved.model_uuid = logged.model_id
-            saved.save(str(files / "MLmodel"))
-            target.select()
-            client.log_model_artifacts(logged.model_id, str(files))
-            client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-            client.set_terminated(run_id)
+        experiment_id = experiment_named(target, target_name, None)
+        run_id = target.client.create_run(experiment_id, run_name=f"copy of {name} v{version}").info.run_id
         try:
-            client.create_registered_model(target_name)
+            with tempfile.TemporaryDirectory() as folder:
+                store.select()
+                files = Path(mlflow.artifacts.download_artifacts(origin, dst_path=folder))
+                model_id = _store_files(files, target, target_name, experiment_id, run_id)
+        except BaseException:
+            with contextlib.suppress(MlflowException):  # the models tab shows no half copies
+                target.client.delete_run(run_id)
+            raise
+        finally:
+            store.select()
+        target.client.set_terminated(run_id)
+        with contextlib.suppress(MlflowException):  # it is there already, or the next request says what is wrong
+            target.client.create_registered_model(target_name)
+
+    def find_or_make() -> int:
+        if (known := _copied(target, target_name, label)) is not None:
+            return known
+        with sent_once():
+            made = target.client.create_model_version(
+                target_name,
+                f"models:/{model_id}",
+                run_id,
+                tags={**source.tags, lineage.TAG_COPIED_FROM: label},
+                description=fitted(source.description or ""),
+                model_id=model_id,
+            )
+        return int(made.version)
+
+    return patiently("the version cannot be copied", where, find_or_make)
+
+
+def _copied(target: Store, target_name: str, label: str) -> int | None:
+    """The copy of that version, if it has been copied before."""
+    tag = f"tags.`{lineage.TAG_COPIED_FROM}` = {quoted(label)}"
+    return next((int(v.version) for v in search_versions(target, f"name={quoted(target_name)} and {tag}")), None)
+
+
+def _store_files(files: Path, target: Store, name: str, experiment_id: str, run_id: str) -> str:
+    """As a model of that run, with all that is in the files; its id."""
+    client = target.client
+    (files / "registered_model_meta").unlink(missing_ok=True)  # MLflow's note of where it was downloaded from
+    saved = Model.load(str(files))
+    seal = {lineage.SEAL: seal_of(saved.metadata)} if lineage.DIGESTS_KEY in (saved.metadata or {}) else {}
+    logged = client.create_logged_model(experiment_id, name=logged_name(name), source_run_id=run_id, tags=seal)
+    try:
+        saved.run_id, saved.model_id, saved.artifact_path = run_id, logged.model_id, logged.artifact_location
+        saved.model_uuid = logged.model_id
+        saved.save(str(files / "MLmodel"))
+        target.select()
+        client.log_model_artifacts(logged.model_id, str(files))
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    except BaseException:
+        with contextlib.suppress(MlflowException):
+            client.delete_logged_model(logged.model_id)
+        raise
+    return str(logged.model_id)
+
+
+def is_copied(store: Store, name: str, version: int, target: Store, target_name: str, alias: str) -> bool:
+    """Does `alias` of the other model mean a copy of this version? Raises RegistryError."""
+    origin = f"models:/{name}/{version}"
+    with mlflow_errors("the copy cannot be looked for", f"{target_name} of {target.shown}"):
+        try:
+            found = target.client.get_model_version_by_alias(target_name, alias)
         except MlflowException as exc:
-            if exc.error_code != "RESOURCE_ALREADY_EXISTS":
+            if exc.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-        made = client.create_model_version(
-            target_name,
-            f"models:/{logged.model_id}",
-            run_id,
-            tags={**source.tags, lineage.TAG_COPIED_FROM: label},
-            description=fitted(source.description or ""),
-            model_id=logged.model_id,
-        )
-        store.select()
-    return int(made.version)
+            return False
+    return found.source == origin or found.tags.get(lineage.TAG_COPIED_FROM) == f"{origin} of {store.shown}"

@@ -88,7 +88,10 @@ def _check_known(store: Store, name: str) -> None:
 def _latest(store: Store, experiment_id: str, name: str) -> tuple[str, str, str]:
     """The primary metric, and the ids of the parent and the baseline run, of the last compression that ended well."""
     found = f"tags.`{lineage.KIND}` = 'baseline' and tags.`{lineage.SOURCE}` LIKE {quoted(f'models:/{name}/%')}"
+    prefix = f"models:/{name}/"  # `_` and `%` stand for anything in LIKE
     for run in store.client.search_runs([experiment_id], found, order_by=["attributes.start_time DESC"], max_results=50):
+        if not run.data.tags[lineage.SOURCE].startswith(prefix):
+            continue
         for metric in run.data.metrics:
             if lineage.DROP.format(metric) in run.data.metrics and not metric.startswith(lineage.of_validation("")):
                 return metric, run.data.tags["mlflow.parentRunId"], run.info.run_id

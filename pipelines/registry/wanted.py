@@ -9,7 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from pipelines import lineage
 from pipelines.registry.claims import is_under_way
 from pipelines.registry.naming import quoted
-from pipelines.registry.pull import SourceVersion
+from pipelines.registry.pull import SourceVersion, resolve
 from pipelines.registry.search import PAGE, search_versions
 from pipelines.registry.store import Store, mlflow_errors
 
@@ -26,6 +26,17 @@ def marked_versions(store: Store, models: str, alias: str | None, tag: str | Non
     return sorted(set(found))
 
 
+def is_marked(store: Store, uri: str, models: str, alias: str | None, tag: str | None) -> bool:
+    """Is this version one of those? Without a look at all others. Raises SourceError, RegistryError."""
+    version = resolve(store, uri)
+    if not fnmatch.fnmatchcase(version.name, models):
+        return False
+    with mlflow_errors("the version cannot be read", uri):
+        found = store.client.get_model_version(version.name, str(version.version))
+    key, _, value = (tag or "").partition("=")
+    return alias in found.aliases or (tag is not None and found.tags.get(key) == value)
+
+
 def is_ours(store: Store, source: SourceVersion) -> bool:
     """Was this version made by secateur?"""
     with mlflow_errors("the version cannot be read", source.uri):
@@ -33,7 +44,9 @@ def is_ours(store: Store, source: SourceVersion) -> bool:
 
 
 def made_by_us(version: ModelVersion) -> bool:
-    return {lineage.TAG_SOURCE, lineage.TAG_METHOD} <= set(version.tags)
+    """By all the tags that we write: others may well call a tag `source`."""
+    ours = {lineage.TAG_SOURCE, lineage.TAG_METHOD, lineage.TAG_RATIO, lineage.TAG_SPEEDUP}
+    return ours <= set(version.tags)
 
 
 def run_under_way(store: Store, experiment_id: str, key: str) -> str | None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +15,9 @@ from pipelines.steps.compare import Comparison
 from pipelines.steps.evaluate import load_evaluation
 from pipelines.steps.prune import PLAN
 
-log = logging.getLogger(__name__)
 
-
-def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
-    """The parent run's table and plot, and then, as the very last step, the alias."""
+def publish(job: Job, runs: Runs, comparison: Comparison) -> list[str]:
+    """The parent run's table and plot, and then, as the very last step, the alias. Says what could not be shown."""
     files = Path(job.folder) / "report"
     files.mkdir(parents=True, exist_ok=True)
     table = report.to_frame(comparison)
@@ -28,22 +25,26 @@ def publish(job: Job, runs: Runs, comparison: Comparison) -> None:
     as_json = json.dumps(dataclasses.asdict(comparison), indent=1)
     (files / lineage.COMPARISON_JSON).write_text(as_json, encoding="utf-8")
     (files / lineage.CONFIG_FILE).write_text(without_secrets(job.config.to_yaml()), encoding="utf-8")
-    _if_possible("no picture", lambda: report.accuracy_latency_plot(comparison, files / lineage.PLOT_FILE))
-    _if_possible("no report", lambda: _write_page(job, comparison, files / lineage.REPORT_FILE))
+    missing = _if_possible("no picture", lambda: report.accuracy_latency_plot(comparison, files / lineage.PLOT_FILE))
+    missing += _if_possible("no report", lambda: _write_page(job, comparison, files / lineage.REPORT_FILE))
     note = report.describe_parent(comparison, job.source.name)
     registry.log_files(job.store, runs.parent, files, table, note)
-    _if_possible("no dashboard", lambda: registry.publish_dashboard(job.store, job.source.name, runs.experiment_id))
+    missing += _if_possible(
+        "no dashboard", lambda: registry.publish_dashboard(job.store, job.source.name, runs.experiment_id)
+    )
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is not None and best.version is not None:
         registry.move_alias(job.store, job.source.name, job.config.registration.alias, best.version)
+    return missing
 
 
-def _if_possible(otherwise: str, show: Callable[[], object]) -> None:
+def _if_possible(otherwise: str, show: Callable[[], object]) -> list[str]:
     """What only shows the result does not cost it: MLflow's saved views, for one, are nowhere documented."""
     try:
         show()
     except Exception as exc:
-        log.warning("%s: %s", otherwise, without_secrets(str(exc) or type(exc).__name__))
+        return [f"{otherwise}: {type(exc).__name__}: {without_secrets(str(exc))}"]
+    return []
 
 
 def _write_page(job: Job, comparison: Comparison, path: Path) -> None:

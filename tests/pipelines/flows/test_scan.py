@@ -1,6 +1,9 @@
 """Scanning a real `mlflow server` with a real Prefect server; the webhook that does the same."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +13,9 @@ from uuid import uuid4
 import pytest
 from mlflow.exceptions import MlflowException
 
-from pipelines import environment, registry
+from pipelines import dashboard, environment, registry
 from pipelines.config import CompressConfig, ScanConfig
-from pipelines.errors import RegistryError, SecateurError
+from pipelines.errors import CandidateError, RegistryError, SecateurError
 from pipelines.flows import stages
 from pipelines.flows.compress import compress
 from pipelines.flows.deployments import deploy, schedule_of
@@ -79,6 +82,94 @@ def test_scanning_twice_does_nothing_twice_and_leaves_our_own_alone(prefect: Non
     store.client.set_model_version_tag(name, "1", "compress", "it's wanted")
     tagged = config(store, name, alias=None, tag="compress=it's wanted")
     assert [(found.uri, found.outcome) for found in scan(tagged)] == [(f"models:/{name}/1", "done before")]
+
+
+def test_without_a_dashboard_the_alias_moves_and_runs_that_are_elsewhere_are_found(
+    prefect: None, store: Store, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("compareRunCharts")
+
+    monkeypatch.setattr(dashboard, "view_of", broken)
+    elsewhere = {"gate": {"max_accuracy_drop": 1}, "registration": {"experiment": f"of {name}"}}
+    scanned = ScanConfig(recipe=recipe(store, **elsewhere), models=name)
+    assert [found.outcome for found in scan(scanned)] == ["started"]
+    assert dict(store.client.get_registered_model(name).aliases) == {"champion": "1", "challenger": "2"}
+    assert "no dashboard: KeyError: 'compareRunCharts'" in caplog.messages
+    assert [found.outcome for found in scan(scanned)] == ["done before"]
+
+
+def test_a_candidate_that_always_fails_is_not_tried_at_every_scan(
+    prefect: None, store: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stages.prune_candidate
+
+    def refuse(job: stages.Job, candidate: Any, should_stop: Any) -> Any:
+        if candidate.ratio == 0.3 or is_hopeless:
+            raise CandidateError("the saw is blunt", "here", "sharpen it")
+        return real(job, candidate, should_stop)
+
+    monkeypatch.setattr(stages, "prune_candidate", refuse)
+    ways = [{"ratio": ratio, "criterion": "l2_norm", "compensation": "none"} for ratio in (0.2, 0.3)]
+    is_hopeless = False
+    partly = ScanConfig(recipe=recipe(store, candidates=ways), models=name)
+    assert [found.outcome for found in scan(partly)] == ["started"]
+    (again,) = scan(partly)
+    assert again.outcome == "done before"
+    assert again.detail.endswith("without l2_norm-uniform-0.3; retry_failed starts it again")
+
+    is_hopeless = True
+    failing = ScanConfig(recipe=recipe(store, candidates=ways, data={"seed": 1}), models=name)
+    first, second = scan(failing)[0], scan(failing)[0]
+    assert (first.outcome, first.detail) == ("failed", "no candidate got through")
+    assert (second.outcome, "retry_failed starts it again" in second.detail) == ("failed", True)
+    is_hopeless = False
+    retried = failing.model_copy(update={"retry_failed": True})
+    assert [found.outcome for found in scan(retried)] == ["started"]
+
+
+SCAN = """
+import pathlib, sys, time
+from pipelines import environment
+environment.prepare()
+from pipelines import registry
+from pipelines.config import ScanConfig
+from pipelines.flows.scan import scan
+folder, me = pathlib.Path(sys.argv[1]), sys.argv[2]
+config = ScanConfig.model_validate_json((folder / "scan.json").read_text())
+real = registry.open_runs
+def together(*args, **options):
+    (folder / f"ready-{me}").touch()  # has found nothing that was done, and nobody at it
+    while len(list(folder.glob("ready-*"))) < 2:
+        time.sleep(0.01)
+    return real(*args, **options)
+registry.open_runs = together
+print([found.outcome for found in scan(config)])
+"""
+
+
+def test_of_two_scans_at_once_on_two_machines_one_starts_the_work(
+    prefect: None, store: Store, name: str, tmp_path: Path
+) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    (tmp_path / "scan.json").write_text(config(store, name).model_dump_json())
+    scans = []
+    for me in ("one", "two"):
+        place = {environment.HOME_VARIABLE: str(tmp_path / me), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+        scans.append(
+            subprocess.Popen(
+                [sys.executable, "-c", SCAN, str(tmp_path), me],
+                cwd=Path(__file__).parents[3],
+                env={**os.environ, **place, "PYTHONPATH": "."},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=300) for process in scans]
+    assert sorted(out.strip() for out, _ in outputs) == ["['started']", "['under way']"], outputs
+    assert len(list(registry.search_versions(store, f"name={registry.quoted(name)}"))) == 2
 
 
 def test_work_that_is_under_way_is_not_started_again(store: Store, name: str) -> None:

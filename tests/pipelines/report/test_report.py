@@ -69,6 +69,34 @@ def test_noise_is_said_in_the_table_the_text_and_the_plot(tmp_path: Path, monkey
     assert ["(noisy)" in text for text in said] == [False, True, True]
 
 
+def test_a_version_that_was_registered_as_rejected_is_called_so(tmp_path: Path) -> None:
+    source, row, other = two_noisy().rows
+    source = dataclasses.replace(source, passed=True, version=1)
+    rejected = dataclasses.replace(row, passed=False, version=7, verdict="lost 0.300 on validation,\nallowed 0.02")
+    passed = dataclasses.replace(other, version=8, passed=True, verdict="passed")
+    mixed = dataclasses.replace(two_noisy(), rows=(source, rejected, passed), challenger=passed.title)
+    table = report.to_markdown(mixed)
+    assert "| version 7, rejected: lost 0.300 on validation, allowed 0.02 |" in table
+    assert "| version 8 |" in table
+    assert "| version 1 |" in table
+    none = dataclasses.replace(mixed, rows=(source, rejected), challenger=None)
+    for text in (report.describe_parent(none, "m"), report.html_report(none, {})):
+        assert "No candidate passed the gate; registered as rejected: version 7." in text
+    assert report.describe_version(rejected, source, "m", 1, "1", "a").startswith("Rejected by the gate: lost 0.300")
+    assert report.describe_version(passed, source, "m", 1, "1", "a").startswith("Pruned version 1")
+    assert "did not pass: lost 0.300" in report.html_report(mixed, {})
+
+
+def test_links_hold_names_of_all_kinds() -> None:
+    name = "größe (n) [1] #2 50%"
+    source, row, _ = two_noisy().rows
+    text = report.describe_version(row, source, name, 1, "1", "a")
+    address = "#/models/gr%C3%B6%C3%9Fe%20%28n%29%20%5B1%5D%20%232%2050%25/versions/1"
+    assert f"[größe (n) \\[1\\] #2 50% version 1]({address})" in text
+    best = dataclasses.replace(two_noisy(), rows=(source, dataclasses.replace(row, version=3)))
+    assert address.replace("/1", "/3") in report.describe_parent(best, name, "http://mlflow/")
+
+
 def test_the_table_fits_into_a_hundred_columns() -> None:
     console = Console(width=100, record=True, highlight=False, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
