@@ -94,7 +94,8 @@ def _store_files(files: Path, target: Store, name: str, experiment_id: str, run_
     client = target.client
     (files / "registered_model_meta").unlink(missing_ok=True)  # MLflow's note of where it was downloaded from
     saved = Model.load(str(files))
-    seal = {lineage.SEAL: seal_of(saved.metadata)} if lineage.DIGESTS_KEY in (saved.metadata or {}) else {}
+    metadata = saved.metadata or {}
+    seal = {lineage.SEAL: seal_of(metadata)} if lineage.DIGESTS_KEY in metadata else {}
     logged = client.create_logged_model(experiment_id, name=logged_name(name), source_run_id=run_id, tags=seal)
     try:
         saved.run_id, saved.model_id, saved.artifact_path = run_id, logged.model_id, logged.artifact_location
