@@ -12,9 +12,10 @@ from mlflow.models import Model
 from pipelines import lineage
 from pipelines.registry.decisions import fitted
 from pipelines.registry.experiments import experiment_named
-from pipelines.registry.integrity import seal_of
+from pipelines.registry.integrity import check_digests, seal_of
 from pipelines.registry.naming import logged_name, quoted
 from pipelines.registry.patience import patiently, sent_once
+from pipelines.registry.pull import resolve
 from pipelines.registry.search import search_versions
 from pipelines.registry.store import Store, mlflow_errors
 
@@ -55,6 +56,7 @@ def _copy_across(store: Store, name: str, version: int, target: Store, target_na
             with tempfile.TemporaryDirectory() as folder:
                 store.select()
                 files = Path(mlflow.artifacts.download_artifacts(origin, dst_path=folder))
+                _check_whole(store, origin, files)
                 model_id = _store_files(files, target, target_name, experiment_id, run_id)
         except BaseException:
             with contextlib.suppress(MlflowException):  # the models tab shows no half copies
@@ -67,6 +69,7 @@ def _copy_across(store: Store, name: str, version: int, target: Store, target_na
             target.client.create_registered_model(target_name)
 
     def find_or_make() -> int:
+        target.select()  # MLflow looks for the model there
         if (known := _copied(target, target_name, label)) is not None:
             return known
         with sent_once():
@@ -80,7 +83,10 @@ def _copy_across(store: Store, name: str, version: int, target: Store, target_na
             )
         return int(made.version)
 
-    return patiently("the version cannot be copied", where, find_or_make)
+    try:
+        return patiently("the version cannot be copied", where, find_or_make)
+    finally:
+        store.select()
 
 
 def _copied(target: Store, target_name: str, label: str) -> int | None:
@@ -89,12 +95,19 @@ def _copied(target: Store, target_name: str, label: str) -> int | None:
     return next((int(v.version) for v in search_versions(target, f"name={quoted(target_name)} and {tag}")), None)
 
 
+def _check_whole(store: Store, origin: str, files: Path) -> None:
+    """A copy gets a seal of its own, so what is sealed must be what was registered. Raises SourceError."""
+    model_id = resolve(store, origin).model_id
+    seal = store.client.get_logged_model(model_id).tags.get(lineage.SEAL) if model_id else None
+    check_digests(files, dict(Model.load(str(files)).metadata or {}), seal, origin)
+
+
 def _store_files(files: Path, target: Store, name: str, experiment_id: str, run_id: str) -> str:
     """As a model of that run, with all that is in the files; its id."""
     client = target.client
     (files / "registered_model_meta").unlink(missing_ok=True)  # MLflow's note of where it was downloaded from
     saved = Model.load(str(files))
-    metadata = saved.metadata or {}
+    metadata = dict(saved.metadata or {})
     seal = {lineage.SEAL: seal_of(metadata)} if lineage.DIGESTS_KEY in metadata else {}
     logged = client.create_logged_model(experiment_id, name=logged_name(name), source_run_id=run_id, tags=seal)
     try:

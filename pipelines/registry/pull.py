@@ -31,7 +31,7 @@ class SourceVersion:
     name: str
     version: int
     run_id: str | None
-    model_id: str | None  # of the LoggedModel behind it; None for a version registered from a bare path
+    model_id: str | None  # of the LoggedModel behind it, also of a copy; None for a version registered from a bare path
     experiment_id: str | None  # None: there is none, or it was deleted
     artifact_location: str | None  # of that experiment
 
@@ -60,7 +60,7 @@ def resolve(store: Store, uri: str) -> SourceVersion:
             _say_what_is_missing(client, name, alias, number, where)
             raise
         origin = version.source or ""
-        model_id = origin.removeprefix("models:/") if origin.startswith("models:/m-") else None
+        model_id = _model_id(client, origin)
         experiment = _experiment_of(client, version.run_id, model_id)
     return SourceVersion(
         name=name,
@@ -70,6 +70,23 @@ def resolve(store: Store, uri: str) -> SourceVersion:
         experiment_id=experiment.experiment_id if experiment and experiment.lifecycle_stage == "active" else None,
         artifact_location=experiment.artifact_location if experiment else None,
     )
+
+
+def _model_id(client: MlflowClient, origin: str) -> str | None:
+    """Of the LoggedModel, through a chain of copies; its seal counts for them all."""
+    seen: set[str] = set()
+    while not origin.startswith("models:/m-"):
+        match = MODEL_URI.fullmatch(origin)
+        if match is None or match["version"] is None or origin in seen:
+            return None
+        seen.add(origin)
+        try:
+            origin = client.get_model_version(match["name"], match["version"]).source or ""
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None  # the original has been deleted, and its copy stands on its own
+    return origin.removeprefix("models:/")
 
 
 def _experiment_of(client: MlflowClient, run_id: str | None, model_id: str | None) -> Experiment | None:

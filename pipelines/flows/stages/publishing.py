@@ -29,9 +29,8 @@ def publish(job: Job, runs: Runs, comparison: Comparison) -> list[str]:
     missing += _if_possible("no report", lambda: _write_page(job, comparison, files / lineage.REPORT_FILE))
     note = report.describe_parent(comparison, job.source.name)
     registry.log_files(job.store, runs.parent, files, table, note)
-    missing += _if_possible(
-        "no dashboard", lambda: registry.publish_dashboard(job.store, job.source.name, runs.experiment_id)
-    )
+    shown = job.store, job.source.name, runs.experiment_id
+    missing += _if_possible("no dashboard", lambda: registry.publish_dashboard(*shown))
     best = next((row for row in comparison.rows if row.title == comparison.challenger), None)
     if best is not None and best.version is not None:
         registry.move_alias(job.store, job.source.name, job.config.registration.alias, best.version)

@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,10 +17,11 @@ from pipelines import environment, registry
 from pipelines.architecture import ModelRef, load_module, save_weights
 from pipelines.config import Data, PromoteConfig
 from pipelines.data import images_of, load_data
-from pipelines.errors import PromotionError
+from pipelines.errors import PromotionError, SourceError
 from pipelines.flows import trial as trials
 from pipelines.flows.promote import promote
 from pipelines.registry import Aliases, Export, Store
+from pipelines.servers import free_port, mlflow_server
 
 TRUST = ("pipelines.models", "tests")
 AWKWARD = "größe 'n' maß 数字"
@@ -190,7 +191,7 @@ import sys, time, pathlib
 from pipelines import environment
 environment.prepare()
 from pipelines import registry
-from pipelines.errors import PromotionError
+from pipelines.errors import PromotionError, SourceError
 uri, name, me, folder = sys.argv[1:]
 store, wins, told = registry.open_store(uri), 0, 0
 for number in range(8):
@@ -246,3 +247,43 @@ def test_a_copy_in_another_registry_stands_on_its_own(store: Store, other_store:
     assert Path(first.weights).read_bytes() == Path(again.weights).read_bytes()
     tags = other_store.client.get_model_version(AWKWARD, "1").tags
     assert tags["copied_from"] == f"models:/{model}/2 of {store.uri}"
+
+
+@pytest.fixture
+def prod(tmp_path: Path, demo_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Another `mlflow server`, which keeps its own files."""
+    shutil.copyfile(demo_home / "mlflow.db", tmp_path / "server.db")
+    monkeypatch.setenv(environment.HOME_VARIABLE, str(tmp_path))
+    with mlflow_server(f"sqlite:///{tmp_path / 'server.db'}", free_port()) as server:
+        yield registry.open_store(server.ready())
+
+
+def test_what_is_copied_to_another_server_is_whole_and_a_copy_that_failed_is_made_up_for(
+    prefect: None, store: Store, prod: Store, model: str, tmp_path: Path
+) -> None:
+    target = {"copy_to": {"model": AWKWARD, "tracking_uri": prod.uri}}
+    logged = store.client.get_logged_model(store.client.get_model_version(model, "2").source.rpartition("/")[2])
+    (weights,) = Path(logged.artifact_location.removeprefix("file://")).rglob("weights.safetensors")
+    before = weights.read_bytes()
+    promote(config(store, model), by="me")  # and then somebody asks for the copy
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(SourceError, match="changed after it was registered"):
+        promote(config(store, model, "/2", promotion=target), by="me")
+    assert list(registry.search_versions(prod, f"name={registry.quoted(AWKWARD)}")) == []
+    experiment = prod.client.get_experiment_by_name(AWKWARD)
+    assert prod.client.search_runs([experiment.experiment_id]) == []
+    assert prod.client.search_logged_models([experiment.experiment_id]) == []
+
+    weights.write_bytes(before)
+    done = promote(config(store, model, "/2", promotion=target), by="me")
+    assert (done.version, done.before, done.copied_to) == (2, 1, f"models:/{AWKWARD}/1")
+    with pytest.raises(PromotionError, match="is champion already"):
+        promote(config(store, model, "/2", promotion=target), by="me")
+    copied = registry.resolve(prod, f"models:/{AWKWARD}@champion")
+    assert Path(registry.fetch_model(prod, copied, tmp_path / "b", trust=TRUST).weights).read_bytes() == before
+    assert prod.client.get_logged_model(copied.model_id).tags["secateur.seal"] == logged.tags["secateur.seal"]
+    (link,) = registry.ancestry(prod, copied.uri)
+    assert link.copied_from == f"models:/{model}/2 of {store.uri}"
+    inside = registry.copy_version(prod, AWKWARD, 1, prod, f"{AWKWARD} 2")
+    assert registry.copy_version(prod, AWKWARD, 1, prod, f"{AWKWARD} 2") == inside == 1
+    assert registry.resolve(prod, f"models:/{AWKWARD} 2/1").model_id == copied.model_id

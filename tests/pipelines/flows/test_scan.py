@@ -90,13 +90,29 @@ def test_without_a_dashboard_the_alias_moves_and_runs_that_are_elsewhere_are_fou
     def broken(*_: object) -> None:
         raise KeyError("compareRunCharts")
 
-    monkeypatch.setattr(dashboard, "view_of", broken)
-    elsewhere = {"gate": {"max_accuracy_drop": 1}, "registration": {"experiment": f"of {name}"}}
-    scanned = ScanConfig(recipe=recipe(store, **elsewhere), models=name)
-    assert [found.outcome for found in scan(scanned)] == ["started"]
+    with monkeypatch.context() as patch:
+        patch.setattr(dashboard, "view_of", broken)
+        scanned = _scan_elsewhere(store, name)
     assert dict(store.client.get_registered_model(name).aliases) == {"champion": "1", "challenger": "2"}
     assert "no dashboard: KeyError: 'compareRunCharts'" in caplog.messages
     assert [found.outcome for found in scan(scanned)] == ["done before"]
+    (experiment_id,) = registry.experiments_with_compressions(store, name)
+    assert store.client.get_experiment(experiment_id).name == f"of {name}"
+    assert set(registry.publish_dashboard(store, name, experiment_id)) == {
+        "secateur: all compressions",
+        "secateur: latest compression",
+    }
+    assert [link.uri for link in registry.ancestry(store, f"models:/{name}@challenger")] == [
+        f"models:/{name}/{number}" for number in (1, 2)
+    ]
+
+
+def _scan_elsewhere(store: Store, name: str) -> ScanConfig:
+    """The runs are in an experiment of their own."""
+    elsewhere = {"gate": {"max_accuracy_drop": 1}, "registration": {"experiment": f"of {name}"}}
+    scanned = ScanConfig(recipe=recipe(store, **elsewhere), models=name)
+    assert [found.outcome for found in scan(scanned)] == ["started"]
+    return scanned
 
 
 def test_a_candidate_that_always_fails_is_not_tried_at_every_scan(

@@ -1,11 +1,13 @@
 import shutil
 import sqlite3
+import traceback
 from pathlib import Path
 
 import pytest
 
 from pipelines import registry
 from pipelines.errors import RegistryError
+from pipelines.servers import free_port
 from tests.conftest import files_below
 
 
@@ -72,3 +74,29 @@ def test_the_check_leaves_nothing_behind(store_uri: str, tmp_path: Path) -> None
     assert not files_below(tmp_path / "artifacts")
     registry.check_writable(store, "s3://bucket/path")  # only its first upload can tell
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        (
+            "postgresql+psycopg2://app:p@ss@h:5432/db?sslpassword=x",
+            "postgresql+psycopg2://app:***@h:5432/db?sslpassword=***",
+        ),
+        ("http://me:hidden@h:5000/x@y", "http://me:***@h:5000/x@y"),
+        ("https://hidden@h/", "https://***@h/"),
+        ("http://127.0.0.1:5000/a@b", "http://127.0.0.1:5000/a@b"),
+        ("sqlite:////a:b@c/x.db", "sqlite:////a:b@c/x.db"),
+    ],
+)
+def test_passwords_are_not_shown(uri: str, shown: str) -> None:
+    assert registry.Store(uri).shown == shown
+
+
+def test_an_error_and_its_causes_hold_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's own text names the whole address, and Prefect keeps tracebacks."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    password = "hid" + "den"  # the traceback shows these lines
+    with pytest.raises(RegistryError, match=r"me:\*\*\*@") as caught:
+        registry.open_store(f"http://me:{password}@127.0.0.1:{free_port()}")
+    assert password not in "".join(traceback.format_exception(caught.value))
