@@ -127,8 +127,7 @@ def run_count(tracking_uri: str) -> tuple[int, int, int]:
 
     connection = sqlite3.connect(tracking_uri.removeprefix("sqlite:///"))
     try:
-        ours = "experiment_id NOT IN (SELECT experiment_id FROM experiments WHERE name = 'secateur promotions')"  # books
-        tables = (f"runs WHERE {ours}", "model_versions", "logged_models")
+        tables = ("runs", "model_versions", "logged_models")
         return tuple(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)  # type: ignore[return-value]  # noqa: S608
     finally:
         connection.close()
