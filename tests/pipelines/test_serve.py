@@ -39,7 +39,7 @@ def served(home: Path) -> Iterator[subprocess.Popen[str]]:
     recipe.write_text(RECIPE)
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pipelines.cli as c; c.main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "serve", str(recipe), "--scan-at", "every 5s"],
+        [sys.executable, "-c", program, "serve", str(recipe), "--scan-at", "every 45s"],
         env={**os.environ, environment.HOME_VARIABLE: str(home)},
         stdout=subprocess.PIPE,
         text=True,
