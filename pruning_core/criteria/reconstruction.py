@@ -27,7 +27,7 @@ from pruning_core.inputs import ExampleInputs
 from pruning_core.normalizers import Scores
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
-from pruning_core.observe.reading import blaming_data, singles
+from pruning_core.observe.reading import singles
 from pruning_core.trace import Trace, call_model, quiet_kernels
 from pruning_core.twin import named_tensors
 from pruning_core.writes import own_copy
@@ -271,10 +271,13 @@ def _first(calibration: Calibration, count: int) -> Iterator[Batch]:
 
 
 def _spread(model: nn.Module, calibration: Calibration) -> list[Tensor]:
-    """The standard deviation of each output tensor."""
-    with torch.no_grad(), blaming_data():
-        found = [list(tree.held(call_model(model, own_copy(one.inputs)))) for one in _first(calibration, SPREAD)]
-    outputs = [torch.cat([t.detach().flatten() for t in same]) for same in zip(*found, strict=True)]
+    """The standard deviation of each output tensor. Raises: _NotDifferentiable where no sample is taken alone."""
+    try:
+        with torch.no_grad():
+            found = [list(tree.held(call_model(model, own_copy(one.inputs)))) for one in _first(calibration, SPREAD)]
+        outputs = [torch.cat([t.detach().flatten() for t in same]) for same in zip(*found, strict=True)]
+    except Exception as exc:  # the data as such is good: the model has run on its batches
+        raise _NotDifferentiable from exc
     return [t.float().std().clamp_min(1e-12) if t.is_floating_point() else torch.ones(()) for t in outputs]
 
 
