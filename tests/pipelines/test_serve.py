@@ -17,6 +17,7 @@ import pytest
 from pipelines import environment
 from pipelines.servers import ServerError, check_alone
 
+URIS = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 RECIPE = """\
 source:
   model: models:/digits-resnet@champion
@@ -38,9 +39,10 @@ def served(home: Path) -> Iterator[subprocess.Popen[str]]:
     recipe = home / "recipe.yaml"
     recipe.write_text(RECIPE)
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pipelines.cli as c; c.main()"
+    own = {name: value for name, value in os.environ.items() if name not in URIS}  # MLflow keeps those of other tests there
     process = subprocess.Popen(
         [sys.executable, "-c", program, "serve", str(recipe), "--scan-at", "every 45s"],
-        env={**os.environ, environment.HOME_VARIABLE: str(home)},
+        env={**own, environment.HOME_VARIABLE: str(home)},
         stdout=subprocess.PIPE,
         text=True,
     )
