@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
-from typing import Any
 
 from torch import nn
 
@@ -15,6 +13,7 @@ from pruning_core.modes import in_default_modes
 from pruning_core.study import study
 from pruning_core.trace import Op, Trace, Value
 from pruning_core.twin import named_tensors
+from pruning_core.writes import does_write, is_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +109,11 @@ def _peak(trace: Trace) -> int:
     for op in trace.ops:
         for value in op.outputs():
             if value.index not in size and value.index not in weights:
-                size[value.index] = 0 if _shares_memory(op.func) else _bytes(value)
+                size[value.index] = 0 if is_view(op.func) or does_write(op.func) else _bytes(value)
                 alive += size[value.index]
         peak = max(peak, alive)
         alive -= sum(size.get(index, 0) for index in ends.get(op.index, ()))
     return peak
-
-
-@lru_cache(maxsize=4096)
-def _shares_memory(func: Any) -> bool:
-    return any(a.alias_info is not None for a in func._schema.arguments)
 
 
 def _bytes(value: Value) -> int:

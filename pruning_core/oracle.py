@@ -22,6 +22,7 @@ from pruning_core.inputs import ExampleInputs
 from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Value, is_skipped, operator_name, quiet_kernels
 from pruning_core.twin import like, named_tensors, twin
+from pruning_core.writes import is_view
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}  # of the largest output
 _STATISTICS = (
@@ -95,7 +96,7 @@ class _Muted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         statistic = name in STATISTICS
         result = self._on_kept(func, op, args, kwargs) if statistic else func(*args, **kwargs)
         for tensor, value in zip(tree.tensors(result), op.outputs(), strict=True):
-            if not statistic and not _is_view(func):
+            if not statistic and not is_view(func):
                 self.mute(tensor, value)
             self._follow(tensor, value)
         return result
@@ -155,10 +156,6 @@ class _Muted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ids = self.prediction.analysis.axes[op.args[0].index][1]
         keeps = self.prediction.keeps[ids].reshape(groups, -1)
         return int(keeps.any(axis=1).sum())
-
-
-def _is_view(func: Any) -> bool:
-    return any(a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments)
 
 
 def mask_error(model: nn.Module, pruned: nn.Module, prediction: Prediction, inputs: ExampleInputs) -> float:

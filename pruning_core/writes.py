@@ -54,6 +54,12 @@ def does_write(func: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def is_view(func: Any) -> bool:
+    """Whether the operator's schema says that its result shares an argument's memory, which it does not write."""
+    return any(a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments)
+
+
+@lru_cache(maxsize=4096)
 def _places(func: Any) -> tuple[tuple[int, str], ...]:
     """Position and name of each argument that the schema marks as written."""
     arguments = func._schema.arguments

@@ -5,6 +5,7 @@ from pipelines.registry.ancestry import ancestry
 from pipelines.registry.champion import Standing, promote_version, roll_back, standing
 from pipelines.registry.claims import Claims, read_claims
 from pipelines.registry.copy import copy_version, is_copied
+from pipelines.registry.curves import CurveLog
 from pipelines.registry.decisions import decide, decisions_in, fitted, record
 from pipelines.registry.digest import check_stored_weights
 from pipelines.registry.earlier import failed_run, find_finished
@@ -17,18 +18,9 @@ from pipelines.registry.onnx_model import log_onnx
 from pipelines.registry.patience import RETRY_DELAYS
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
+from pipelines.registry.results import log_files, log_forms, log_result
 from pipelines.registry.resume import Registered, find_registered, forget_exports
-from pipelines.registry.runs import (
-    CandidateRun,
-    CurveLog,
-    Runs,
-    fail_run,
-    log_files,
-    log_forms,
-    log_result,
-    open_runs,
-    open_training,
-)
+from pipelines.registry.runs import CandidateRun, Runs, fail_run, open_runs, open_training
 from pipelines.registry.search import has_model, search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
 from pipelines.registry.views import experiments_with_compressions, publish_dashboard

@@ -20,8 +20,8 @@ from pipelines import lineage
 from pipelines.addresses import without_secrets
 from pipelines.errors import RegistryError
 
-BOOKS = "secateur promotions"  # the experiment in which the books' runs are seen
-INDEX = "secateur promotions (index)"  # made once, hidden, its tag names the index run
+BOOKS = "secateur books"  # the experiment in which the books' runs are seen
+INDEX = "secateur books (index)"  # made once, hidden, its tag names the index run
 
 
 def open_book(client: MlflowClient, of: str, run_name: str, tags: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from pipelines.registry.decisions import fitted
 from pipelines.registry.logged import log_model, requirements, signature_of
 from pipelines.registry.patience import patiently, sent_once
 from pipelines.registry.resume import version_of_run
-from pipelines.registry.store import Store, mlflow_errors
+from pipelines.registry.store import Store, mlflow_errors, now_ms
 
 PACKAGES = ("mlflow", "torch", "numpy")  # what it takes to load and call the exported model
 
@@ -121,7 +120,7 @@ def register_first(
         with contextlib.suppress(MlflowException):  # it is there already
             store.client.create_registered_model(export.name)
         exported = export_model(store, export, folder)
-        now = int(time.time() * 1000)
+        now = now_ms()
         numbers = [Metric(key, value, now, 0, exported.model_id) for key, value in metrics.items()]
         store.client.log_batch(export.run_id, numbers)
         version = create_version(store, export.name, exported, export.run_id, {}, description)

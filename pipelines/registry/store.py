@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +154,8 @@ def _check_sqlite(path: Path) -> None:
             f"tracking.uri = {SQLITE}{path}",
             "make the file and its folder writable",
         ) from exc
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, as MLflow writes times."""
+    return int(time.time() * 1000)

@@ -1,6 +1,5 @@
 """Dashboards in an experiment, and links to them where people look: its note, the parent run, the registered model."""
 
-import time
 from itertools import islice
 
 from mlflow.exceptions import MlflowException
@@ -11,7 +10,7 @@ from pipelines.names import did_you_mean
 from pipelines.registry.decisions import MAX_DESCRIPTION
 from pipelines.registry.naming import quoted
 from pipelines.registry.search import search_versions
-from pipelines.registry.store import Store, mlflow_errors
+from pipelines.registry.store import Store, mlflow_errors, now_ms
 
 NOTE = "mlflow.note.content"
 MAX_NOTE = 20_000  # characters of an experiment's tag
@@ -29,7 +28,7 @@ def publish_dashboard(store: Store, name: str, experiment_id: str) -> dict[str, 
         experiment = store.client.get_experiment(experiment_id)
         metric, parent, baseline = _latest(store, experiment_id, name)
         views = [dashboard.view_of(metric, None, baseline), dashboard.view_of(metric, parent, baseline)]
-        now = int(time.time() * 1000)
+        now = now_ms()
         for view in views:
             store.client.set_experiment_tag(experiment_id, *view.as_tag(now))
         paths = {view.name: dashboard.view_path(experiment_id, view.key) for view in views}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pruning_core.observe.calls import LayerCall
 from pruning_core.trace import Op, Trace, Value
+from pruning_core.writes import does_write
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,17 +73,13 @@ def _is_frozen_norm(op: Op, value: Value, tensors: set[int]) -> bool:
 def _made_by(addition: Op, value: Value, trace: Trace, before: int) -> int:
     """The call that makes the other summand, if it runs before the layer and stays as it is; -1 where there is none."""
     left, right = addition.args
-    if any(_writes(op) for op in trace.ops[before + 1 : addition.index]):  # it may be the other summand that they write
+    if any(does_write(op.func) for op in trace.ops[before + 1 : addition.index]):
         return -1
     if not (isinstance(left, Value) and isinstance(right, Value)) or left.index == right.index or left.shape != right.shape:
         return -1
     other = right if left.index == value.index else left
     makers = (op.index for op in reversed(trace.ops[:before]) if any(v.index == other.index for v in op.outputs()))
     return next(makers, -1)
-
-
-def _writes(op: Op) -> bool:
-    return any(a.alias_info is not None and a.alias_info.is_write for a in op.func._schema.arguments)
 
 
 SMALL = 0.01  # of the largest |gamma|: a channel that is scaled with less is not asked to mend what others have lost

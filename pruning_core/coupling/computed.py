@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 from pruning_core.coupling.rules.create import CONSTANT, LIKE
 from pruning_core.trace import Op, Trace
 from pruning_core.tree import is_prunable_dtype
+from pruning_core.writes import is_view
 
 _FILLS = {*CONSTANT, *LIKE}
 
@@ -28,15 +26,10 @@ class Computed:
         for value in op.outputs():
             if not is_prunable_dtype(value.dtype):
                 continue
-            if inputs and _is_view(op.func) and value.index != inputs[0].index:
+            if inputs and is_view(op.func) and value.index != inputs[0].index:
                 self.bases[value.index] = self._base(inputs[0].index)
             elif op.name not in _FILLS and self.is_read_by(op):
                 self.holding.add(self._base(value.index))
 
     def _base(self, index: int) -> int:
         return self.bases.get(index, index)
-
-
-@lru_cache(maxsize=1024)
-def _is_view(func: Any) -> bool:
-    return any(a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments)
