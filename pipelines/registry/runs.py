@@ -22,7 +22,7 @@ from pipelines.registry.experiments import experiment_named, make_experiment
 from pipelines.registry.patience import patiently, sent_once
 from pipelines.registry.pull import SourceVersion
 from pipelines.registry.resume import reopen
-from pipelines.registry.store import RETRYABLE_CODES, Store
+from pipelines.registry.store import RETRYABLE_CODES, Store, now_ms
 
 RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 ABANDONED = "its process ended without a word; the same work was taken up again"
