@@ -41,7 +41,7 @@ def served(home: Path) -> Iterator[subprocess.Popen[str]]:
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import pipelines.cli as c; c.main()"
     own = {name: value for name, value in os.environ.items() if name not in URIS}  # MLflow keeps those of other tests there
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "serve", str(recipe), "--scan-at", "every 45s"],
+        [sys.executable, "-c", program, "serve", str(recipe), "--scan-at", "every 20s"],
         env={**own, environment.HOME_VARIABLE: str(home)},
         stdout=subprocess.PIPE,
         text=True,
