@@ -140,12 +140,7 @@ def prune(
     if spec.recalibrate_bn and data is None:
         fix = "pass calibration=..., unlabelled inputs are enough, or leave it out"
         raise SpecError("recalibrate_bn needs calibration data", "calibration", fix)
-    scorer = scorer_of(subject, spec, data, latencies)
-
-    def scorer_for(now: Subject, part: PruningSpec) -> Scorer:
-        return scorer if now is subject and part == spec else scorer_of(now, part, data, latencies)
-
-    decided, draft = plan_in_steps(subject, spec, data, scorer_for)
+    decided, draft, notes, predicted_ms = _decide(subject, spec, data, latencies)
     pruned = cut_copy(model, decided.slices, decided.mends, decided.rescales)
     error = None
     on_meta = any(t.device.type == "meta" for t in subject.tensors.values())
@@ -160,14 +155,24 @@ def prune(
         mask_error=error,
         seconds=time.perf_counter() - start,
         repairs=repairs,
-        notes=(
-            *decided.notes,
-            *(scorer.damages.notes if scorer.damages else ()),
-            *left_as_cut(draft, decided.spec, repairs),
-        ),
-        predicted_ms=predicted_latency(draft, scorer),
+        notes=(*decided.notes, *notes, *left_as_cut(draft, decided.spec, repairs)),
+        predicted_ms=predicted_ms,
     )
     return PruneResult(pruned, decided, report)
+
+
+def _decide(
+    subject: Subject, spec: PruningSpec, data: Calibration | None, latencies: LatencyTable | None
+) -> tuple[PruningPlan, Draft, list[str], tuple[float, float] | None]:
+    """The plan, its draft, notes and predicted latencies. What was observed for it is let go of with the scorer."""
+    scorer = scorer_of(subject, spec, data, latencies)
+
+    def scorer_for(now: Subject, part: PruningSpec) -> Scorer:
+        return scorer if now is subject and part == spec else scorer_of(now, part, data, latencies)
+
+    decided, draft = plan_in_steps(subject, spec, data, scorer_for)
+    notes = scorer.damages.notes if scorer.damages else []
+    return decided, draft, notes, predicted_latency(draft, scorer)
 
 
 def predicted_latency(draft: Draft, scorer: Scorer) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from pruning_core.compensation.regression import Rectified, Solution, regress
 from pruning_core.observe.gram import Gram
 
 HELD_OUT = 5  # every fifth row chooses the ridge and nothing else
+AT_ONCE = 2**23  # entries that are gathered before they are added to the sums: few large products, little scattered memory
 
 
 class Rows:
@@ -25,19 +26,30 @@ class Rows:
         self.sums = (Gram(), Gram())
         self.parts: tuple[list[Rectified], list[Rectified]] = ([], [])
         self.seen = 0
+        self._new = 0  # parts that are not in the sums yet, of both kinds
+        self._gathered = 0  # their entries
 
     def add(self, x: Tensor, y: Tensor, base: Tensor) -> None:
         """x [G, N, K], y [G, N, O], base [G, N or 1, O]"""
         held = (torch.arange(x.shape[1]) + self.seen) % HELD_OUT == HELD_OUT - 1
         self.seen += x.shape[1]
-        for gram, kept, part in zip(self.sums, self.parts, (~held, held), strict=True):
-            if not bool(part.any()):
-                continue
-            if not self.whole:
-                gram.add(x[:, part], y[:, part])
-            if self.whole or self.relu:
-                own_base = base[:, part] if base.shape[1] > 1 else base
-                kept.append(Rectified.of(x[:, part], y[:, part], self.slope, own_base))
+        for kept, part in zip(self.parts, (~held, held), strict=True):
+            own_base = base[:, part] if base.shape[1] > 1 else base
+            kept.append(Rectified.of(x[:, part], y[:, part], self.slope, own_base))
+        self._new += 1
+        self._gathered += x.numel()
+        if self._gathered >= AT_ONCE:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        if self.whole or not self._new:
+            return
+        for gram, kept in zip(self.sums, self.parts, strict=True):
+            new = _joined(kept[-self._new :])
+            gram.add(new.x, new.y)
+            if not self.relu:
+                kept.clear()
+        self._new = self._gathered = 0
 
     def solve(self, weight: Tensor, constant: Tensor | None) -> Solution | None:
         """The regression that starts at weight [G, K, O] and constant [G, 1, O]; None where there is too little data."""
@@ -48,6 +60,7 @@ class Rows:
             for parts in self.parts:
                 parts.clear()
             return regress_rows(learn, check, weight.float(), constant, relu=self.relu)
+        self._sum_up()
         start = weight.double() if constant is None else torch.cat([weight.double(), constant.double()], dim=1)
         return regress(*self.sums, start, *self.parts)
 

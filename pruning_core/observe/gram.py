@@ -7,7 +7,7 @@ from torch import Tensor
 
 MAX_INPUTS = 4096  # of a layer: the Gram matrix of more takes gigabytes and minutes
 _GOLDEN = 0.6180339887498949
-CHUNK = 8192  # rows multiplied in single precision before they are added in double precision
+CHUNK = 2**22  # entries multiplied in single precision before they are added in double precision
 
 
 class Gram:
@@ -19,11 +19,12 @@ class Gram:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
-        for start in range(0, x.shape[1], CHUNK):
-            part = _with_one(x[:, start : start + CHUNK])
+        size = max(CHUNK // (x.shape[0] * (x.shape[2] + 1)), 512)
+        for start in range(0, x.shape[1], size):
+            part = _with_one(x[:, start : start + size])
             self._plus("xx", part.transpose(1, 2) @ part)
             if y is not None:
-                out = y[:, start : start + CHUNK].float()
+                out = y[:, start : start + size].float()
                 self._plus("xy", part.transpose(1, 2) @ out)
                 self._plus("yy", (out * out).sum(dim=1))
         self.rows += x.shape[1]

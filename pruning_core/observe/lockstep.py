@@ -7,6 +7,7 @@ where feature maps are large, more behind that, which then run through the layer
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from pruning_core.calibration import Batch
-from pruning_core.observe.memory import give_back
+from pruning_core.observe.memory import give_back, give_back_growth
 from pruning_core.observe.run import Run
 from pruning_core.trace import Trace, quiet_kernels
 
 AHEAD = 8  # stops that a new piece must fit: more than a residual block has, inside of which the demand rises and falls
+PASSING = 4  # the share of the room, one in so many, that is left for a piece that starts late
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +104,12 @@ class Lockstep:
             dropped = self._running.pop()
             dropped.end()
             self._waiting.append(dropped.piece)
-        give_back()  # what threads have freed is of no use to other threads
-        known = len(self._running)
+        resident = give_back()  # what threads have freed is of no use to other threads
         while self._waiting and len(self._running) < min(self.counts[number : number + AHEAD]):
             self._running.append(self._pair(self._waiting.popleft(), number))
-        for index, pair in enumerate(self._running):
+        for pair in self._running:
             pair.advance(self.stops[number], self.stops[number + 1 :])
-            if index >= known:  # it has made and freed the maps of all layers up to here
-                give_back()
+            resident = give_back_growth(resident)  # it has freed maps of other sizes than the next one needs
             yield pair
 
     @property
@@ -136,11 +136,10 @@ class Lockstep:
         return found
 
     def _that_fit(self, demands: Sequence[int]) -> tuple[int, ...]:
+        """Some room is left for one that starts late: it passes through all layers before."""
         size = len(self.pieces[0])
-        return tuple(
-            next(
-                (n for n in range(len(self.pieces), 1, -1) if n * demand <= self.room(number, n * size)),
-                1,
-            )
-            for number, demand in enumerate(demands)
-        )
+        found = []
+        for number, (demand, most) in enumerate(zip(demands, itertools.accumulate(demands, max), strict=True)):
+            rooms = ((n, self.room(number, n * size)) for n in range(len(self.pieces), 1, -1))
+            found.append(next((n for n, room in rooms if n * demand <= room - min(most, room // PASSING)), 1))
+        return tuple(found)

@@ -417,7 +417,7 @@ class CausalTokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mix = nn.Linear(12, 16)
-        self.query, self.key, self.value = nn.Linear(24, 16), nn.Linear(24, 16), nn.Linear(24, 16)
+        self.query, self.key, self.value = (nn.Linear(24, 16, bias=False) for _ in range(3))
         self.fc = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Tensor:

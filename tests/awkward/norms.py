@@ -168,7 +168,7 @@ class NormedOverTokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mix = nn.Linear(12, 16)
-        self.norm = nn.GroupNorm(4, 24)
+        self.norm = nn.GroupNorm(4, 24, affine=False)
         self.fc = nn.Linear(24, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -246,7 +246,7 @@ def _batch_norm(
 
 
 def _identity(_out: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return x.clone()
+    return x.masked_fill(x.isinf(), 0.0)  # what a mask has taken out
 
 
 _zero, _one = _filled(0.0), _filled(1.0)
@@ -265,8 +265,9 @@ _RULES: dict[Any, tuple[Callable[..., int], Callable[..., Any]]] = {
     aten.logsumexp.default: (_reduced, _zero),
     aten._softmax.default: (_reduced, _identity),
     aten._log_softmax.default: (_reduced, _identity),
+    aten._safe_softmax.default: (_reduced, _identity),
     aten.native_layer_norm.default: (_shape, _layer_norm),
     aten._fused_rms_norm.default: (_shape, _rms_norm),
     aten.native_batch_norm.default: (_per_channel, _batch_norm),
-    aten.native_group_norm.default: (lambda x, *_: x.shape[1], _group_norm),
+    aten.native_group_norm.default: (lambda x, *_: x[0].numel(), _group_norm),
 }

@@ -47,7 +47,7 @@ def test_absolute_targets_and_several_at_once() -> None:
 @given(
     policy=st.sampled_from(["sum", "average", "count", "none"]),
     groups=st.sampled_from([2, 4, 8, 16]),
-    factor=st.floats(1.1, 6),
+    factor=st.floats(1.1, 5),  # 16 groups in multiples of 12 leave 48 channels: 5.3x at most
     round_to=st.sampled_from([1, 8, 12]),
     observed=st.booleans(),
 )
