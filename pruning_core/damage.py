@@ -51,7 +51,7 @@ class Damages:
         if not groups:
             return
         inside = {g.name: self._inside[keys[g.name]] for g in groups if keys[g.name] in self._inside}
-        model = real_twin(self.subject.model, copy=True).eval()
+        model = real_twin(self.subject.model, written=self.subject.trace.writes.tensors).eval()
         found = at_the_outputs(groups, inside, model, self.subject.trace, self.grams, self.calibration, self.seed)
         if found is None and not self.notes:
             why = "autograd cannot follow the model on single samples"

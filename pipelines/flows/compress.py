@@ -145,7 +145,7 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
 
 
 def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Comparison:
-    job = replace(prepare(config, str(folder)), flow_run_url=flow_run_url())
+    job = replace(prepare(config, str(folder)), flow_run_url=flow_run_url(), again=again)
     place = f"{socket.gethostname()}:{folder}"
     claims = registry.read_claims(job.store, job.source.name, job.key, place)  # before it is asked what has been done
     earlier = None if again else find_earlier_result(job)

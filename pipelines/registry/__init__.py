@@ -3,7 +3,7 @@
 from pipelines.registry.aliases import Aliases
 from pipelines.registry.ancestry import ancestry
 from pipelines.registry.champion import Standing, promote_version, roll_back, standing
-from pipelines.registry.claims import Claims, read_claims
+from pipelines.registry.claims import Claims, check_claim, read_claims
 from pipelines.registry.copy import copy_version, is_copied
 from pipelines.registry.curves import CurveLog
 from pipelines.registry.decisions import decide, decisions_in, fitted, record
@@ -19,7 +19,7 @@ from pipelines.registry.patience import RETRY_DELAYS
 from pipelines.registry.pull import SourceVersion, fetch_model, input_shape, resolve
 from pipelines.registry.push import Export, Exported, create_version, export_model, move_alias, register_first
 from pipelines.registry.results import log_files, log_forms, log_result
-from pipelines.registry.resume import Registered, find_registered, forget_exports
+from pipelines.registry.resume import Registered, find_registered, find_same, forget_exports, remove_doubles
 from pipelines.registry.runs import CandidateRun, Runs, fail_run, open_runs, open_training
 from pipelines.registry.search import has_model, search_versions
 from pipelines.registry.store import Store, check_writable, create_store, open_store
@@ -41,6 +41,7 @@ __all__ = [
     "Standing",
     "Store",
     "ancestry",
+    "check_claim",
     "check_stored_weights",
     "check_writable",
     "copy_version",
@@ -56,6 +57,7 @@ __all__ = [
     "fetch_model",
     "find_finished",
     "find_registered",
+    "find_same",
     "fitted",
     "folder_digest",
     "forget_exports",
@@ -82,6 +84,7 @@ __all__ = [
     "read_ledger",
     "record",
     "register_first",
+    "remove_doubles",
     "resolve",
     "roll_back",
     "run_under_way",

@@ -22,6 +22,7 @@ from pipelines.registry.store import Store
 SIGN_EVERY = 60.0  # seconds
 DEAD_AFTER = 15 * 60  # seconds without a sign: many signs, and the allowance for clocks that differ
 UNSIGNED = 24 * 60 * 60  # a run that has never given one counts so long after its start
+_UNSEEN = "it cannot be seen who is at this work"
 WAIT = "wait until it has ended, then run again"
 
 
@@ -40,17 +41,14 @@ def read_claims(store: Store, name: str, key: str, place: str = "") -> Claims:
     where = f"{name} in {store.shown}"
 
     def read() -> tuple[Claims, Run | None]:
-        book = open_book(store.client, f"work on\n{name}", f"work on {name}", {lineage.WORK_OF: name})
-        params = store.client.get_run(book).data.params
-        numbers = [int(k.rpartition(".")[2]) for k in params if k.startswith(f"{key}.")]
-        seen = max(numbers, default=0)
-        holder = None
-        if seen:
+        book, entries = _entries(store, name, key)
+        seen, holder = len(entries), None
+        if entries:
             with contextlib.suppress(MlflowException):  # deleted for good
-                holder = store.client.get_run(params[f"{key}.{seen}"])
+                holder = store.client.get_run(entries[-1])
         return Claims(book, key, seen, place), holder
 
-    claims, holder = patiently("it cannot be seen who is at this work", where, read)
+    claims, holder = patiently(_UNSEEN, where, read)
     if holder is not None and is_under_way(holder) and holder.data.tags.get(lineage.WORK_PLACE) != (place or None):
         raise UnderWayError(
             "the same work is under way in another process", f"run {holder.info.run_id}, {_place_of(holder)}", WAIT
@@ -69,6 +67,28 @@ def claim(store: Store, claims: Claims, run_id: str) -> None:
     if not patiently("the work cannot be claimed", store.shown, write):
         params = store.client.get_run(claims.book).data.params
         raise UnderWayError("the same work was begun in another process at the same time", f"run {params[number]}", WAIT)
+
+
+def check_claim(store: Store, name: str, key: str, run_id: str) -> None:
+    """Is the work still this parent run's? A process that was cut off for long may have been taken for dead.
+
+    Raises UnderWayError where another has begun the work since; RegistryError.
+    """
+    _, entries = patiently(_UNSEEN, f"{name} in {store.shown}", lambda: _entries(store, name, key))
+    if entries and entries[-1] != run_id:
+        raise UnderWayError(
+            "another process has taken this work over, because this one had given no sign of life for too long",
+            f"run {entries[-1]}",
+            "nothing more is registered here: look at that run, and at what cut this machine off from MLflow",
+        )
+
+
+def _entries(store: Store, name: str, key: str) -> tuple[str, list[str]]:
+    """The book of a registered model, and the parent runs that have claimed this work, one after the other."""
+    book = open_book(store.client, f"work on\n{name}", f"work on {name}", {lineage.WORK_OF: name})
+    params = store.client.get_run(book).data.params
+    mine = {int(k.rpartition(".")[2]): run_id for k, run_id in params.items() if k.startswith(f"{key}.")}
+    return book, [mine[number] for number in sorted(mine)]
 
 
 def is_under_way(run: Run) -> bool:

@@ -1,8 +1,10 @@
 """What an earlier try of the same work has left in the store, when it is taken up again."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mlflow.entities import LifecycleStage, RunStatus
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from pipelines import lineage
@@ -27,9 +29,39 @@ def find_registered(store: Store, name: str, run_id: str) -> Registered | None:
         return Registered(found, store.client.get_run(run_id).data.tags.get(lineage.EXPORT_NOTES, ""))
 
 
+def find_same(store: Store, name: str, experiment_id: str, key: str, title: str, weights_digest: str) -> Registered | None:
+    """The version that an earlier try of the same work made of this candidate, of the very same weights.
+
+    So a compression that is run again for the candidates it had lost registers the others no second time.
+    Raises RegistryError.
+    """
+    tags = {lineage.WORK_KEY: key, lineage.KIND: "candidate", lineage.WEIGHTS_DIGEST: weights_digest}
+    query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+    with mlflow_errors("earlier runs cannot be searched", store.shown):
+        for run in store.client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"]):
+            if run.info.run_name == title and (known := find_registered(store, name, run.info.run_id)) is not None:
+                return known
+    return None
+
+
+def remove_doubles(store: Store, name: str, run_ids: Collection[str]) -> None:
+    """A request to make a version that was given up for lost may have been carried out late: the first version counts.
+
+    Raises RegistryError.
+    """
+    with mlflow_errors("the versions cannot be searched", name):
+        for run_id in run_ids:
+            for late in sorted(_versions_of_run(store, name, run_id), key=lambda v: int(v.version))[1:]:
+                if not store.client.get_model_version(name, late.version).aliases:  # a search leaves them out
+                    store.client.delete_model_version(name, late.version)
+
+
 def version_of_run(store: Store, name: str, run_id: str) -> int | None:
-    numbers = [int(v.version) for v in store.client.search_model_versions(f"name={quoted(name)} and run_id='{run_id}'")]
-    return min(numbers, default=None)
+    return min((int(version.version) for version in _versions_of_run(store, name, run_id)), default=None)
+
+
+def _versions_of_run(store: Store, name: str, run_id: str) -> list[ModelVersion]:
+    return list(store.client.search_model_versions(f"name={quoted(name)} and run_id='{run_id}'"))
 
 
 def forget_exports(store: Store, experiment_id: str, run_id: str) -> None:

@@ -33,7 +33,7 @@ from pruning_core.twin import named_tensors
 ROWS_PER_INPUT = 24  # of a regression
 MIN_ROWS = 65_536
 MAX_BYTES = 2**28  # of the rows that are held at once
-MEMORY = 5 * 2**27  # bytes of a layer's rows and matrices, and of the runs that they are taken from
+MEMORY = 9 * 2**26  # bytes of a layer's rows and matrices, and of the runs that they are taken from
 MATRICES = 4  # of a layer that are alive at once: two sums, one with its ridge, its factor
 
 

@@ -27,6 +27,7 @@ from pruning_core.inputs import ExampleInputs
 from pruning_core.normalizers import Scores
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
+from pruning_core.observe.memory import give_back
 from pruning_core.observe.reading import singles
 from pruning_core.trace import Trace, call_model, quiet_kernels
 from pruning_core.twin import named_tensors
@@ -184,6 +185,7 @@ def at_the_outputs(
         if group.name in eliminated
     }
     alone = {group.name: _rows_of(group, named) for group in groups if group.name not in eliminated}
+    give_back()  # what solving for the changes has left scattered
     effects: dict[str, list[Tensor]] = {name: [] for name in alone}
     seen = 0
     try:

@@ -26,6 +26,7 @@ class Job:
     folder: str
     key: str  # of the same work: source, data, recipe and code
     flow_run_url: str | None = None  # in the Prefect UI
+    again: bool = False  # also what was done before, to the last version
     regularized: ModelRef | None = None  # a copy of the source, trained for the cut, where the recipe asks for one
 
     @property

@@ -18,6 +18,8 @@ from pipelines.steps.prune import PLAN
 
 def publish(job: Job, runs: Runs, comparison: Comparison) -> list[str]:
     """The parent run's table and plot, and then, as the very last step, the alias. Says what could not be shown."""
+    registry.check_claim(job.store, job.source.name, job.key, runs.parent)
+    registry.remove_doubles(job.store, job.source.name, [runs.of(row.title) for row in comparison.rows[1:] if row.version])
     files = Path(job.folder) / "report"
     files.mkdir(parents=True, exist_ok=True)
     table = report.to_frame(comparison)

@@ -48,6 +48,18 @@ def test_work_under_way_elsewhere_is_left_alone_and_ended_or_dead_work_is_not(st
     assert registry.read_claims(store, NAME, KEY, "here").seen == 2
 
 
+def test_who_was_taken_for_dead_registers_nothing_more(store: Store) -> None:
+    first = begin(store, "here")
+    registry.check_claim(store, NAME, KEY, first)
+    store.client.set_tag(first, lineage.ALIVE, str(int(time.time()) - claims.DEAD_AFTER - 1))  # cut off from MLflow
+    second = begin(store, "there")
+    registry.check_claim(store, NAME, KEY, second)
+    registry.check_claim(store, NAME, "another key", first)
+    with pytest.raises(UnderWayError, match="has taken this work over") as caught:
+        registry.check_claim(store, NAME, KEY, first)
+    assert caught.value.where == f"run {second}"
+
+
 def test_signs_of_life_are_given_for_as_long_as_the_work_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = begin(store, "here")
     store.client.set_tag(run_id, lineage.ALIVE, "1")

@@ -10,7 +10,7 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 from torch import Tensor, nn
 
-from pipelines import registry
+from pipelines import lineage, registry
 from pipelines.architecture import ModelRef, load_module, save_weights
 from pipelines.errors import RegistryError, SourceError
 from pipelines.models import small_resnet
@@ -70,6 +70,39 @@ def test_one_run_makes_one_version_however_often_it_is_asked(store: Store, tmp_p
     assert version.tags == tags
     assert version.description == "Plain."
     assert version.source == exported.uri
+
+
+def test_a_version_that_a_lost_request_makes_late_goes_again(store: Store, tmp_path: Path) -> None:
+    export = good(store, tmp_path)
+    exported = registry.export_model(store, export, tmp_path / "e")
+    first = registry.create_version(store, "digits-resnet", exported, export.run_id, {}, "Plain.")
+    for _ in range(2):  # carried out behind our back
+        store.client.create_model_version("digits-resnet", exported.uri, export.run_id, model_id=exported.model_id)
+    registry.move_alias(store, "digits-resnet", "liked", first + 2)
+    registry.remove_doubles(store, "digits-resnet", [export.run_id])
+    numbers = {int(v.version) for v in store.client.search_model_versions("name='digits-resnet'")}
+    assert numbers == {1, first, first + 2}  # what somebody has given a name stays
+    assert store.client.get_model_version("digits-resnet", str(first)).source == exported.uri
+
+
+def test_the_same_weights_of_the_same_work_are_found_again(store: Store, tmp_path: Path) -> None:
+    export = good(store, tmp_path)
+    tags = {lineage.WORK_KEY: "k", lineage.KIND: "candidate", lineage.WEIGHTS_DIGEST: "abc"}
+    experiment = store.client.get_run(export.run_id).info.experiment_id
+    for key, value in tags.items():
+        store.client.set_tag(export.run_id, key, value)
+    store.client.update_run(export.run_id, name="half")
+    wanted = [store, "digits-resnet", experiment, "k", "half", "abc"]
+    assert registry.find_same(*wanted) is None  # measured, and not registered
+    exported = registry.export_model(store, export, tmp_path / "e")
+    version = registry.create_version(store, "digits-resnet", exported, export.run_id, {}, "Plain.")
+    found = registry.find_same(*wanted)
+    assert found is not None
+    assert found.version == version
+    for at, other in ((3, "other work"), (4, "quarter"), (5, "other weights")):
+        assert registry.find_same(*wanted[:at], other, *wanted[at + 1 :]) is None
+    store.client.delete_model_version("digits-resnet", str(version))
+    assert registry.find_same(*wanted) is None
 
 
 def test_requirements_are_given_not_guessed(store: Store, tmp_path: Path) -> None:
