@@ -8,7 +8,7 @@ import typer
 
 from pipelines.cli.app import app, out
 from pipelines.cli.options import Again
-from pipelines.cli.running import Prefect, ensure_source, run_flow, show
+from pipelines.cli.running import Prefect, ensure_source, help_train, run_flow, show
 
 
 @app.command()
@@ -22,8 +22,13 @@ def compress(
     """
     with out.status("checking the configuration") if out.is_terminal else contextlib.nullcontext():
         from pipelines.config import load_config
+        from pipelines.steps.finetune import is_helping
 
         request = load_config(config)
+    if is_helping(request.finetune.hardware):
+        trained = help_train(request)
+        out.print(f"trained {trained} candidates along; the first machine judges and registers them", soft_wrap=True)
+        return
     with Prefect() as prefect:
         prefect.start()  # meanwhile, the request is checked
         ensure_source(request)

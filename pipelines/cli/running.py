@@ -3,7 +3,9 @@
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
@@ -34,6 +36,16 @@ def ensure_source(request: "CompressConfig") -> str:
     parsed = MODEL_URI.fullmatch(request.source.model)
     assert parsed is not None  # the configuration has checked it
     return parsed["name"]
+
+
+def help_train(request: "CompressConfig") -> int:
+    """On a further machine of several: train along with the first. How many candidates."""
+    from pipelines.flows import stages
+
+    parent = environment.work_folder()
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        return stages.help_train(stages.prepare(request, Path(folder)), stages.Listeners())
 
 
 def run_flow(request: "CompressConfig", again: bool, prefect: "Prefect") -> "Comparison":

@@ -46,6 +46,19 @@ class Images(Section):
         return self
 
 
+def _default(section: type[Section], name: str) -> object:
+    return section.model_fields[name].get_default(call_default_factory=True)
+
+
+FOLDER, PARQUET, CODE = "image-folder", "parquet", "a name that is code"
+BELONGS = {  # what says nothing of other data sets
+    **dict.fromkeys(("validation", "test", "seed", "images.mean", "images.std"), tuple(DATASETS)),
+    **dict.fromkeys(("label", "features", "shape"), (PARQUET,)),
+    **{f"images.{name}": (FOLDER,) for name in Images.model_fields if name not in ("mean", "std")},
+    "kwargs": (CODE,),
+}
+
+
 class Data(Section):
     """What the model is fine-tuned and judged on."""
 
@@ -120,6 +133,16 @@ class Data(Section):
             raise ValueError("a data set that is code takes no path; pass it in `kwargs`")
         if any(size < 1 for size in self.shape):
             raise ValueError(f"shape {list(self.shape)} has a side below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _says_nothing_in_vain(self) -> "Data":
+        mine = CODE if ":" in self.name else self.name
+        for field, owners in BELONGS.items():
+            section, _, name = field.rpartition(".")
+            holder = getattr(self, section) if section else self
+            if mine not in owners and getattr(holder, name) != _default(type(holder), name):
+                raise ValueError(f"{field} is for {' and '.join(owners)}, and means nothing to {self.name}; leave it out")
         return self
 
     def at(self, path: str) -> "Data":

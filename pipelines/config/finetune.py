@@ -35,7 +35,10 @@ class Hardware(Section):
     )
     devices: int = Field(default=1, ge=1, description="processes per machine, each with a device and a batch of its own")
     num_nodes: int = Field(
-        default=1, ge=1, description="machines; where they meet is said by MASTER_ADDR, MASTER_PORT and NODE_RANK"
+        default=1,
+        ge=1,
+        description="machines, on each of which `secateur compress` is given the same recipe; MASTER_ADDR and MASTER_PORT say "
+        "where they meet, NODE_RANK which is which. All but the first only train along; a killed compression begins anew",
     )
     strategy: str = Field(
         default="auto", description="how they work together: ddp_spawn, ddp_fork; default: the first, where needed"

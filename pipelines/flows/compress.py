@@ -24,7 +24,7 @@ from pipelines.flows import stages
 from pipelines.flows.events import tell_judged
 from pipelines.flows.links import flow_run_url, mlflow_address
 from pipelines.flows.stages import Job
-from pipelines.flows.work import recall, remember, work_place
+from pipelines.flows.work import begin_anew, recall, remember, work_place
 from pipelines.progress import display
 from pipelines.promotion import choose, judge
 from pipelines.records import CompressedModel, Latency
@@ -145,6 +145,8 @@ def compress(config: CompressConfig, again: bool = False) -> Comparison:
 
 
 def _compress_in(folder: Path, config: CompressConfig, again: bool) -> Comparison:
+    if config.finetune.hardware.num_nodes > 1:  # the other machines do
+        begin_anew(folder)
     job = replace(prepare(config, str(folder)), flow_run_url=flow_run_url(), again=again)
     place = f"{socket.gethostname()}:{folder}"
     claims = registry.read_claims(job.store, job.source.name, job.key, place)  # before it is asked what has been done

@@ -44,6 +44,15 @@ def work_place(parent: Path, key: str) -> Iterator[Path]:
         os.close(lock)
 
 
+def begin_anew(folder: Path) -> None:
+    """Without what an earlier process has left there."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
 def recall(path: Path, kind: type[R]) -> R | None:
     """What an earlier process has written there, if all of it is."""
     try:

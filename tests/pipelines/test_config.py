@@ -177,3 +177,24 @@ def test_the_prefect_form_gets_the_descriptions() -> None:
     ratio = schema["$defs"]["Candidate"]["properties"]["ratio"]
     assert re.search("fraction of the channels", ratio["description"])
     assert ratio["anyOf"][0]["exclusiveMaximum"] == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({"name": "npz", "label": "species"}, "label"),
+        ({"name": "own.data:Loaders", "images": {"mean": [0.5], "std": [0.5]}, "trust": ["own"]}, "images.mean"),
+        ({"name": "cifar10", "images": {"size": 96}}, "images.size"),
+        ({"name": "digits", "kwargs": {"fold": 1}}, "kwargs"),
+        ({"name": "own.data:Loaders", "test": 0.1, "trust": ["own"]}, "test"),
+    ],
+)
+def test_what_means_nothing_to_a_data_set_is_refused(data: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=f"{field} is for .*, and means nothing to {data['name']}"):
+        parse(data=data)
+
+
+def test_defaults_said_aloud_are_no_mistake() -> None:
+    data = parse(data={"name": "parquet", "path": "p", "label": "species", "images": {"mean": [0.5], "std": [0.5]}}).data
+    assert parse(data=data.model_dump(mode="json")).data == data
+    assert parse(data={"name": "digits", "label": "label", "test": 0.3}).data.test == 0.3

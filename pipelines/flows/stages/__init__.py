@@ -9,7 +9,7 @@ from pipelines.flows.stages.pruning import every_candidate_failed, prune_candida
 from pipelines.flows.stages.publishing import publish
 from pipelines.flows.stages.recommending import recommend
 from pipelines.flows.stages.registering import register_candidate
-from pipelines.flows.stages.training import Listeners, finetune_candidate, regularize_source
+from pipelines.flows.stages.training import Listeners, finetune_candidate, help_train, regularize_source
 
 __all__ = [
     "Job",
@@ -19,6 +19,7 @@ __all__ = [
     "evaluate_source",
     "every_candidate_failed",
     "finetune_candidate",
+    "help_train",
     "identify",
     "key_of",
     "measure_latency",

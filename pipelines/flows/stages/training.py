@@ -1,5 +1,6 @@
 """Training: of a copy of the source before the cut, of the candidates after it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from torch import nn
 import pruning_core as pc
 from pipelines import registry
 from pipelines.architecture import load_module, save_weights, stored_tensors, weights_digest
+from pipelines.config import Finetune
+from pipelines.errors import CandidateError
 from pipelines.flows.stages.evaluating import scores_of, source_evaluations
 from pipelines.flows.stages.job import EVALUATION, Job
+from pipelines.flows.stages.pruning import prune_candidate
 from pipelines.flows.work import recall, remember
 from pipelines.records import CompressedModel
 from pipelines.registry import Runs
 from pipelines.steps.calibrate import calibration_size
 from pipelines.steps.evaluate import assess_all, save_evaluations
-from pipelines.steps.finetune import Epoch, Features, boundary_layers, finetune
+from pipelines.steps.finetune import Epoch, Features, boundary_layers, finetune, help_finetune
 from pipelines.steps.prune import example_batch
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
@@ -40,17 +44,19 @@ def regularize_source(job: Job, listeners: Listeners) -> Job:
 
     The copy learns from the labels alone. The source itself stays what is compared with, and the teacher.
     """
-    options = job.config.finetune
-    asked = options.regularization
     weights = Path(job.folder) / "regularized" / "regularized.safetensors"
     if not weights.exists():
-        module = load_module(job.model)
-        callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
-        training = options.model_copy(update={"epochs": asked.epochs})
-        with torch_threads(options.threads):
+        module, training, callback = _regularization(job)
+        with torch_threads(training.threads):
             finetune(module, job.data, job.task, training, weights.parent, callbacks=[callback], **_each(listeners))
         save_weights(module, weights)
     return dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
+
+
+def _regularization(job: Job) -> tuple[nn.Module, Finetune, Regularizer]:
+    asked, module = job.config.finetune.regularization, load_module(job.model)
+    callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
+    return module, job.config.finetune.model_copy(update={"epochs": asked.epochs}), callback
 
 
 def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel, listeners: Listeners) -> CompressedModel:
@@ -77,16 +83,8 @@ def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: regi
 
     told = _each(dataclasses.replace(listeners, on_epoch=on_epoch))
     with torch_threads(options.threads):
-        trained = finetune(
-            module,
-            job.data,
-            job.task,
-            options,
-            folder,
-            teacher=load_module(job.model),
-            features=_features(pruned, module),
-            **told,
-        )
+        taught = {"teacher": load_module(job.model), "features": _features(pruned, module)}
+        trained = finetune(module, job.data, job.task, options, folder, **taught, **told)
     weights = save_weights(module, folder / "finetuned.safetensors")
     facts = {
         "kept_epoch": trained.kept,
@@ -99,6 +97,31 @@ def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: regi
     kept = save_evaluations(own, folder / EVALUATION)
     scores = scores_of(job, own, source_evaluations(job)[0], weights_digest(stored_tensors(module)), kept)
     return dataclasses.replace(pruned, model=model, scores=scores, curve=trained.curve, training=facts)
+
+
+def help_train(job: Job, listeners: Listeners) -> int:
+    """On a further machine: what the first one trains is trained here, too, and nothing else is done. How many models.
+
+    What is cut is the same there and here; what cannot be cut fails there as it does here. Raises SecateurError.
+    """
+    options, trained = job.config.finetune, 0
+    with torch_threads(options.threads):
+        if options.regularization.kind != "none":
+            module, training, callback = _regularization(job)
+            folder = Path(job.folder) / "regularized"
+            stop = {"should_stop": listeners.should_stop}
+            help_finetune(module, job.data, job.task, training, folder, callbacks=[callback], **stop)
+            weights = save_weights(module, folder / "regularized.safetensors")
+            job = dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
+        for candidate in job.config.candidates:
+            with contextlib.suppress(CandidateError, pc.PruningError):
+                pruned = prune_candidate(job, candidate, listeners.should_stop)
+                module = load_module(pruned.model)
+                taught = {"teacher": load_module(job.model), "features": _features(pruned, module)}
+                folder = job.folder_of(candidate.title)
+                help_finetune(module, job.data, job.task, options, folder, should_stop=listeners.should_stop, **taught)
+                trained += 1
+    return trained
 
 
 def _each(listeners: Listeners) -> dict[str, Any]:

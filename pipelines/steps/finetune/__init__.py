@@ -1,8 +1,8 @@
 """Training, driven by PyTorch Lightning."""
 
 from pipelines.steps.finetune.distill import Features, boundary_layers
-from pipelines.steps.finetune.fit import finetune
-from pipelines.steps.finetune.hardware import check_hardware
+from pipelines.steps.finetune.fit import finetune, help_finetune
+from pipelines.steps.finetune.hardware import check_hardware, is_helping
 from pipelines.steps.finetune.options import TrainingOptions
 from pipelines.steps.finetune.records import Diverged, Epoch, Stopped, Trained
 
@@ -16,4 +16,6 @@ __all__ = [
     "boundary_layers",
     "check_hardware",
     "finetune",
+    "help_finetune",
+    "is_helping",
 ]

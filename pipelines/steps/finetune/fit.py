@@ -63,9 +63,8 @@ def finetune(
     if options.epochs == 0:
         return Trained()
     folder.mkdir(parents=True, exist_ok=True)
-    fitting = _Fitting(module, data, task, options, folder, Listeners(on_epoch, on_batches, should_stop), callbacks)
-    if teacher is not None and (options.distillation.weight > 0 or options.distillation.features > 0):
-        fitting.teacher = Teacher(teacher, options.distillation, task.distillation_loss, features or {})
+    taught = _teacher(teacher, task, options, features)
+    fitting = _Fitting(module, data, task, options, folder, Listeners(on_epoch, on_batches, should_stop), callbacks, taught)
     with own_randomness(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
         course = fitting.run()
@@ -85,6 +84,38 @@ def finetune(
     )
 
 
+def help_finetune(
+    module: nn.Module,
+    data: Data,
+    task: Task,
+    options: TrainingOptions,
+    folder: Path,
+    *,
+    teacher: nn.Module | None = None,
+    features: Features | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    callbacks: Sequence[pl.Callback] = (),
+) -> None:
+    """Take part in the `finetune` of another machine, which has the result. The same arguments, or it is refused there.
+
+    Raises what `finetune` raises.
+    """
+    if options.epochs == 0:
+        return
+    taught = _teacher(teacher, task, options, features)
+    fitting = _Fitting(module, data, task, options, folder, Listeners(should_stop=should_stop), callbacks, taught)
+    with own_randomness(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
+        fitting.help()
+
+
+def _teacher(module: nn.Module | None, task: Task, options: TrainingOptions, features: Features | None) -> Teacher | None:
+    distillation = options.distillation
+    if module is None or not (distillation.weight > 0 or distillation.features > 0):
+        return None
+    return Teacher(module, distillation, task.distillation_loss, features or {})
+
+
 @dataclass
 class _Fitting:
     """One call of `finetune`: as many trainers as it takes, which are one, or two where the memory was too small."""
@@ -100,11 +131,17 @@ class _Fitting:
 
     def __post_init__(self) -> None:
         shapes = [(name, tuple(tensor.shape)) for name, tensor in self.module.state_dict().items()]
-        work = repr((self.options, shapes, self.data.digest))
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", hashlib.sha256(work.encode()).hexdigest())
+        self.work = hashlib.sha256(repr((self.options, shapes, self.data.digest)).encode()).hexdigest()
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.work)
+
+    def help(self) -> None:
+        learner = self._learner(Course(self.options.batch_size, self.options.accumulate))
+        _run(self._trainer(Watch(learner, self.checkpoints, self.listeners)), learner)
 
     def run(self) -> Course:
         untrained = weights_of(self.module)
+        if self.options.hardware.num_nodes > 1:  # the others know nothing of where this one was
+            self.checkpoints.clear()
         course, reason = self._fit(self.checkpoints.load(), Course(self.options.batch_size, self.options.accumulate))
         if not reason:
             return course
@@ -153,7 +190,7 @@ class _Fitting:
         if course.epoch >= self.options.epochs or (course.is_over and course.position == 0):
             return course, ""
         began_at, told, resumed_at = course.step, len(course.curve), course.resumed_at
-        learner = Learner(self.module, self.data, self.task, self.options, course, self.teacher)
+        learner = self._learner(course)
         learner.resumed = saved
         watch = Watch(learner, self.checkpoints, self.listeners)
         trainer = self._trainer(watch)
@@ -175,6 +212,9 @@ class _Fitting:
             for epoch in course.curve[told:]:
                 self.listeners.on_epoch(epoch)
         return course, ""
+
+    def _learner(self, course: Course) -> Learner:
+        return Learner(self.module, self.data, self.task, self.options, course, self.teacher, self.work)
 
     def _trainer(self, watch: Watch) -> pl.Trainer:
         options, course = self.options, watch.learner.course

@@ -29,9 +29,14 @@ def trainer_arguments(hardware: HardwareOptions) -> dict[str, Any]:
     }
 
 
+def is_helping(hardware: HardwareOptions) -> bool:
+    """Whether this is one of the further machines, which only train along with the first."""
+    return hardware.num_nodes > 1 and os.environ.get("NODE_RANK", "0") != "0"
+
+
 def check_hardware(hardware: HardwareOptions) -> None:
     """Raises ConfigError for what is not there, and for what would wait for ever."""
-    if hardware.num_nodes > 1 and "MASTER_ADDR" not in os.environ:
+    if hardware.num_nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         what = f"num_nodes is {hardware.num_nodes}, and nothing says where the others meet"
         raise ConfigError(what, PLACE, "set MASTER_ADDR, MASTER_PORT and NODE_RANK as for torch.distributed, or leave it 1")
     try:

@@ -8,6 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from pipelines.data import Data
+from pipelines.errors import TrainingError
 from pipelines.steps.finetune import randomness
 from pipelines.steps.finetune.batches import Batches, batches_per_epoch
 from pipelines.steps.finetune.course import Course, are_finite, weights_of
@@ -25,12 +26,19 @@ class Learner(pl.LightningModule):
     """Learns the task, from the labels and from a teacher where one is given."""
 
     def __init__(
-        self, module: nn.Module, data: Data, task: Task, options: TrainingOptions, course: Course, teacher: Teacher | None
+        self,
+        module: nn.Module,
+        data: Data,
+        task: Task,
+        options: TrainingOptions,
+        course: Course,
+        teacher: Teacher | None,
+        work: str = "",  # the same in all processes that train together
     ) -> None:
         super().__init__()
         self.module = module
         self.data, self.task, self.options, self.course = data, task, options, course
-        self.teacher = teacher
+        self.teacher, self.work = teacher, work
         self.resumed: dict[str, Any] | None = None  # optimizer, schedule and randomness of a checkpoint, until they are used
         self.looked_at = len(course.losses)
 
@@ -67,6 +75,16 @@ class Learner(pl.LightningModule):
         optimizer = optimizer_of(self.module.parameters(), options, may_fuse)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002  Lightning passes it
+        """Raises TrainingError where the machines do not train the same."""
+        works = [self.trainer.strategy.broadcast(self.work, src=rank) for rank in range(self.trainer.world_size)]
+        if len(set(works)) > 1:
+            raise TrainingError(
+                "the machines do not train the same: their candidates, options or data differ",
+                "finetune.hardware",
+                "give the same command on all of them, with the same code and data, each with an empty SECATEUR_HOME",
+            )
 
     def on_train_start(self) -> None:
         if self.teacher is not None:
