@@ -37,8 +37,8 @@ class Hardware(Section):
     num_nodes: int = Field(
         default=1,
         ge=1,
-        description="machines, on each of which `secateur compress` is given the same recipe; MASTER_ADDR and MASTER_PORT say "
-        "where they meet, NODE_RANK which is which. All but the first only train along; a killed compression begins anew",
+        description="machines, on each of which `secateur compress` is given the same recipe; MASTER_ADDR and MASTER_PORT "
+        "say where they meet, NODE_RANK which is which. The others only train along; a killed compression begins anew",
     )
     strategy: str = Field(
         default="auto", description="how they work together: ddp_spawn, ddp_fork; default: the first, where needed"

@@ -83,8 +83,8 @@ def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: regi
 
     told = _each(dataclasses.replace(listeners, on_epoch=on_epoch))
     with torch_threads(options.threads):
-        taught = {"teacher": load_module(job.model), "features": _features(pruned, module)}
-        trained = finetune(module, job.data, job.task, options, folder, **taught, **told)
+        teacher, features = load_module(job.model), _features(pruned, module)
+        trained = finetune(module, job.data, job.task, options, folder, teacher=teacher, features=features, **told)
     weights = save_weights(module, folder / "finetuned.safetensors")
     facts = {
         "kept_epoch": trained.kept,
@@ -104,22 +104,20 @@ def help_train(job: Job, listeners: Listeners) -> int:
 
     What is cut is the same there and here; what cannot be cut fails there as it does here. Raises SecateurError.
     """
-    options, trained = job.config.finetune, 0
+    options, stop, trained = job.config.finetune, listeners.should_stop, 0
     with torch_threads(options.threads):
         if options.regularization.kind != "none":
             module, training, callback = _regularization(job)
             folder = Path(job.folder) / "regularized"
-            stop = {"should_stop": listeners.should_stop}
-            help_finetune(module, job.data, job.task, training, folder, callbacks=[callback], **stop)
+            help_finetune(module, job.data, job.task, training, folder, callbacks=[callback], should_stop=stop)
             weights = save_weights(module, folder / "regularized.safetensors")
             job = dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
         for candidate in job.config.candidates:
             with contextlib.suppress(CandidateError, pc.PruningError):
-                pruned = prune_candidate(job, candidate, listeners.should_stop)
-                module = load_module(pruned.model)
-                taught = {"teacher": load_module(job.model), "features": _features(pruned, module)}
-                folder = job.folder_of(candidate.title)
-                help_finetune(module, job.data, job.task, options, folder, should_stop=listeners.should_stop, **taught)
+                pruned = prune_candidate(job, candidate, stop)
+                module, teacher, folder = load_module(pruned.model), load_module(job.model), job.folder_of(candidate.title)
+                given = module, job.data, job.task, options, folder
+                help_finetune(*given, teacher=teacher, features=_features(pruned, module), should_stop=stop)
                 trained += 1
     return trained
 

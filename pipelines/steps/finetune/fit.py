@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.multiprocessing.spawn import ProcessException
 
 from pipelines.data import Data
 from pipelines.errors import TrainingError
@@ -21,6 +22,7 @@ from pipelines.steps.finetune.course import Course, weights_of
 from pipelines.steps.finetune.distill import Features, Teacher
 from pipelines.steps.finetune.hardware import trainer_arguments
 from pipelines.steps.finetune.learner import Learner
+from pipelines.steps.finetune.many import told_by
 from pipelines.steps.finetune.memory import is_out_of_memory
 from pipelines.steps.finetune.options import TrainingOptions
 from pipelines.steps.finetune.randomness import own_randomness
@@ -96,12 +98,13 @@ def help_finetune(
     should_stop: Callable[[], bool] = lambda: False,
     callbacks: Sequence[pl.Callback] = (),
 ) -> None:
-    """Take part in the `finetune` of another machine, which has the result. The same arguments, or it is refused there.
+    """Take part in the `finetune` of another machine, which is given the same arguments; the weights are the same then.
 
     Raises what `finetune` raises.
     """
     if options.epochs == 0:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     taught = _teacher(teacher, task, options, features)
     fitting = _Fitting(module, data, task, options, folder, Listeners(should_stop=should_stop), callbacks, taught)
     with own_randomness(), warnings.catch_warnings():
@@ -137,6 +140,10 @@ class _Fitting:
     def help(self) -> None:
         learner = self._learner(Course(self.options.batch_size, self.options.accumulate))
         _run(self._trainer(Watch(learner, self.checkpoints, self.listeners)), learner)
+        final = self.checkpoints.load()
+        assert final is not None
+        self.module.load_state_dict(final["course"]["good"])
+        self.checkpoints.clear()
 
     def run(self) -> Course:
         untrained = weights_of(self.module)
@@ -253,6 +260,8 @@ def _run(trainer: pl.Trainer, learner: pl.LightningModule) -> None:
         trainer.fit(learner)
     except SystemExit as exc:
         raise KeyboardInterrupt from exc
+    except ProcessException as exc:
+        raise told_by(exc) from exc
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)

@@ -137,6 +137,8 @@ class Learner(pl.LightningModule):
         epoch = course.close_epoch(metric, float(self.trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0]))
         self.looked_at = 0
         weights = weights_of(self.module)
+        if options.hardware.num_nodes > 1:  # statistics of a BatchNorm are each process's own until the next batch
+            weights = self.trainer.strategy.broadcast(weights)
         if not are_finite(weights):
             course.curve.pop()
             raise Diverged("a weight is no finite number", epoch.number, epoch.steps)

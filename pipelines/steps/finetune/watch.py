@@ -76,7 +76,7 @@ class Watch(pl.Callback):
         """A disk that is full costs the checkpoint and not the training."""
         self.learner.look_at_losses()
         began = time.monotonic()
-        if trainer.is_global_zero and self.can_save:
+        if trainer.local_rank == 0 and self.can_save:  # of each machine, in its own folder
             try:
                 self.checkpoints.save(self.learner.to_state())
             except OSError as exc:

@@ -39,7 +39,7 @@ def test_two_machines_train_one_candidate_and_the_first_registers_it(
         gate={"max_accuracy_drop": 1},
     )
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True)))
+    recipe.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
     before = run_count(store_uri)
     machines = [start(rank, recipe, environ, tmp_path) for rank in (0, 1)]
     first, second = (machine.communicate(timeout=300)[0] for machine in machines)
@@ -47,7 +47,10 @@ def test_two_machines_train_one_candidate_and_the_first_registers_it(
     assert "1 registered" in first
     assert "trained 1 candidates along" in second
     runs, versions, _ = run_count(store_uri)
-    assert (runs - before[0], versions - before[1]) == (3 + 1, 1)  # parent, baseline, candidate; the book of the work
+    assert (runs - before[0], versions - before[1]) == (
+        3 + 2,
+        1,
+    )  # parent, baseline, candidate; the book of the work and its index
     store = registry.open_store(store_uri)
     version = store.client.get_model_version("digits-resnet", "2")
     steps = store.client.get_metric_history(version.run_id, "optimizer_steps")
