@@ -20,7 +20,7 @@ def test_data_are_read_once_and_not_copied(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(job, "load_data", slowly)
     job._data_of.cache_clear()
-    sections = [Data(seed=12345, kwargs={"of": ["no", "hash"]}) for _ in range(8)]
+    sections = [Data(name="own.data:loaders", trust=("own",), kwargs={"of": ["no", "hash"]}) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(job.read_data, sections))
     job._data_of.cache_clear()
