@@ -121,25 +121,30 @@ def test_a_candidate_that_always_fails_is_not_tried_at_every_scan(
     real = stages.prune_candidate
 
     def refuse(job: stages.Job, candidate: Any, should_stop: Any) -> Any:
-        if candidate.ratio == 0.3 or is_hopeless:
+        if candidate.ratio in blunt:
             raise CandidateError("the saw is blunt", "here", "sharpen it")
         return real(job, candidate, should_stop)
 
     monkeypatch.setattr(stages, "prune_candidate", refuse)
     ways = [{"ratio": ratio, "criterion": "l2_norm", "compensation": "none"} for ratio in (0.2, 0.3)]
-    is_hopeless = False
+    blunt = {0.3}
     partly = ScanConfig(recipe=recipe(store, candidates=ways), models=name)
     assert [found.outcome for found in scan(partly)] == ["started"]
     (again,) = scan(partly)
     assert again.outcome == "done before"
     assert again.detail.endswith("without l2_norm-uniform-0.3; retry_failed starts it again")
+    blunt = set()
+    assert [found.outcome for found in scan(partly.model_copy(update={"retry_failed": True}))] == ["started"]
+    ratios = {int(v.version): v.tags["ratio"] for v in registry.search_versions(store, f"name = '{name}'") if v.tags}
+    assert sorted(ratios) == [2, 3]  # the first is no second time registered
+    assert ratios[2] != ratios[3]
 
-    is_hopeless = True
+    blunt = {0.2, 0.3}
     failing = ScanConfig(recipe=recipe(store, candidates=ways, data={"seed": 1}), models=name)
     first, second = scan(failing)[0], scan(failing)[0]
     assert (first.outcome, first.detail) == ("failed", "no candidate got through")
     assert (second.outcome, "retry_failed starts it again" in second.detail) == ("failed", True)
-    is_hopeless = False
+    blunt = {0.3}
     retried = failing.model_copy(update={"retry_failed": True})
     assert [found.outcome for found in scan(retried)] == ["started"]
 
