@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pruning_core.coupling.computed import Computed
+from pruning_core.coupling.muted import Muted
 from pruning_core.coupling.rules import RULES
 from pruning_core.coupling.rules.elementwise import is_pointwise, pointwise
 from pruning_core.coupling.rules.table import Choice, Context, bind, symbols
@@ -116,7 +117,7 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
     links = Links()
     axes = initial_axes(trace, links)
     used = used_values(trace)
-    computed = Computed(trace)
+    computed, muted = Computed(trace), Muted()
     for (name, axis), (positions, reason) in trace.pins.items():
         links.lock(axes[trace.tensors[name].index][axis][positions], reason)
     choices: dict[ChoiceKey, Choice] = {}
@@ -129,9 +130,13 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
         ctx = Context(links, op, decisions, choices, choice_ids, used, trace.positions)
         reads = len(links.reads)
         results = run_rule(ctx, axes)
-        if len(links.reads) > reads and not computed.is_read_by(op):
-            for ids in links.reads[reads:]:
-                links.approximate(ids, f"{op.name.removeprefix('aten.')} counts along the pruned axis")
+        name, read = op.name.removeprefix("aten."), links.reads[reads:]
+        if read and not computed.is_read_by(op):
+            for ids in read:
+                links.approximate(ids, f"{name} counts along the pruned axis")
+        elif read and muted.reads_raised(op, axes):
+            for ids in read:
+                links.approximate(ids, f"{name} runs over values that are not zero where their channel is")
         computed.follow(op)
         for value, found in zip(op.outputs(), results, strict=True):
             known = axes.get(value.index)
@@ -141,6 +146,7 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
                 for old, new in zip(known, found, strict=True):
                     links.join(old, new)
                 axes[value.index] = tuple(new if links.is_free(old) else old for old, new in zip(known, found, strict=True))
+        muted.follow(op, axes)
         for operand, axis, reason in locks.get(op.index, ()):
             value = (*op.inputs(), *op.outputs())[operand]
             links.lock(axes[value.index][axis], reason)
