@@ -27,7 +27,7 @@ def compress(
         request = load_config(config)
     if is_helping(request.finetune.hardware):
         trained = help_train(request)
-        out.print(f"trained {trained} candidates along; the first machine judges and registers them", soft_wrap=True)
+        out.print(f"candidates trained along: {trained}; the first machine judges and registers them", soft_wrap=True)
         return
     with Prefect() as prefect:
         prefect.start()  # meanwhile, the request is checked

@@ -51,7 +51,9 @@ def remove_doubles(store: Store, name: str, run_ids: Collection[str]) -> None:
     """
     with mlflow_errors("the versions cannot be searched", name):
         for run_id in run_ids:
-            for late in sorted(_versions_of_run(store, name, run_id), key=lambda v: int(v.version))[1:]:
+            made = sorted(_versions_of_run(store, name, run_id), key=lambda v: int(v.version))
+            same = [late for late in made[1:] if (late.tags, late.description) == (made[0].tags, made[0].description)]
+            for late in same:
                 if not store.client.get_model_version(name, late.version).aliases:  # a search leaves them out
                     store.client.delete_model_version(name, late.version)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from pruning_core.coupling.rules import has_rule
 from pruning_core.coupling.rules.elementwise import is_pointwise, pointwise
 from pruning_core.coupling.rules.table import RULES
 from pruning_core.coupling.units import Axes, is_fixed
@@ -73,7 +72,7 @@ class _StandIn(tuple[float, torch.dtype]):
 
 def is_elementwise(op: Op) -> bool:
     rule = RULES.get(op.name)
-    return rule is pointwise or (rule is None and not has_rule(op.name) and is_pointwise(op.func))
+    return rule is pointwise or (rule is None and is_pointwise(op.func))
 
 
 def _carries(value: Value, axes: Mapping[int, Axes]) -> bool:

@@ -21,7 +21,7 @@ def _trim() -> Callable[[int], int] | None:
 _TRIM = _trim()
 
 
-GROWTH = 64 * 2**20  # bytes that may gather between two looks before they are handed back
+GROWTH = 96 * 2**20  # bytes that may gather between two looks before they are handed back
 
 
 def give_back() -> int:

@@ -1,7 +1,7 @@
 """Training: of a copy of the source before the cut, of the candidates after it."""
 
-import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,7 @@ from torch import nn
 import pruning_core as pc
 from pipelines import registry
 from pipelines.architecture import load_module, save_weights, stored_tensors, weights_digest
-from pipelines.config import Finetune
-from pipelines.errors import CandidateError
+from pipelines.errors import CandidateError, TrainingError
 from pipelines.flows.stages.evaluating import scores_of, source_evaluations
 from pipelines.flows.stages.job import EVALUATION, Job
 from pipelines.flows.stages.pruning import prune_candidate
@@ -22,11 +21,12 @@ from pipelines.records import CompressedModel
 from pipelines.registry import Runs
 from pipelines.steps.calibrate import calibration_size
 from pipelines.steps.evaluate import assess_all, save_evaluations
-from pipelines.steps.finetune import Epoch, Features, boundary_layers, finetune, help_finetune
+from pipelines.steps.finetune import Epoch, Features, Trained, boundary_layers, finetune
 from pipelines.steps.prune import example_batch
 from pipelines.steps.regularize import Regularizer, penalty_of
 from pipelines.steps.threads import torch_threads
 
+logger = logging.getLogger(__name__)
 FINETUNED = "finetuned.json"  # what a candidate is after this step, for a process after a kill
 
 
@@ -44,19 +44,17 @@ def regularize_source(job: Job, listeners: Listeners) -> Job:
 
     The copy learns from the labels alone. The source itself stays what is compared with, and the teacher.
     """
+    options = job.config.finetune
+    asked = options.regularization
     weights = Path(job.folder) / "regularized" / "regularized.safetensors"
     if not weights.exists():
-        module, training, callback = _regularization(job)
-        with torch_threads(training.threads):
+        module = load_module(job.model)
+        callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
+        training = options.model_copy(update={"epochs": asked.epochs})
+        with torch_threads(options.threads):
             finetune(module, job.data, job.task, training, weights.parent, callbacks=[callback], **_each(listeners))
         save_weights(module, weights)
     return dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
-
-
-def _regularization(job: Job) -> tuple[nn.Module, Finetune, Regularizer]:
-    asked, module = job.config.finetune.regularization, load_module(job.model)
-    callback = Regularizer(penalty_of(asked.kind, module, example_batch(job.data)), asked.weight)
-    return module, job.config.finetune.model_copy(update={"epochs": asked.epochs}), callback
 
 
 def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel, listeners: Listeners) -> CompressedModel:
@@ -74,17 +72,13 @@ def finetune_candidate(job: Job, runs: Runs, pruned: CompressedModel, listeners:
 
 
 def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: registry.CurveLog) -> CompressedModel:
-    options, folder = job.config.finetune, job.folder_of(pruned.title)
-    module = load_module(pruned.model)
+    folder = job.folder_of(pruned.title)
 
     def on_epoch(epoch: Epoch) -> None:
         log.add(epoch)
         listeners.on_epoch(epoch)
 
-    told = _each(dataclasses.replace(listeners, on_epoch=on_epoch))
-    with torch_threads(options.threads):
-        teacher, features = load_module(job.model), _features(pruned, module)
-        trained = finetune(module, job.data, job.task, options, folder, teacher=teacher, features=features, **told)
+    module, trained = _train(job, pruned, dataclasses.replace(listeners, on_epoch=on_epoch))
     weights = save_weights(module, folder / "finetuned.safetensors")
     facts = {
         "kept_epoch": trained.kept,
@@ -100,26 +94,31 @@ def _finetune(job: Job, pruned: CompressedModel, listeners: Listeners, log: regi
 
 
 def help_train(job: Job, listeners: Listeners) -> int:
-    """On a further machine: what the first one trains is trained here, too, and nothing else is done. How many models.
+    """On a further machine: what the first one trains is trained here, too, and nothing else is done. How many candidates.
 
-    What is cut is the same there and here; what cannot be cut fails there as it does here. Raises SecateurError.
+    One that is lost there is lost here, and the next one follows on both. Raises SecateurError where all are lost.
     """
-    options, stop, trained = job.config.finetune, listeners.should_stop, 0
-    with torch_threads(options.threads):
-        if options.regularization.kind != "none":
-            module, training, callback = _regularization(job)
-            folder = Path(job.folder) / "regularized"
-            help_finetune(module, job.data, job.task, training, folder, callbacks=[callback], should_stop=stop)
-            weights = save_weights(module, folder / "regularized.safetensors")
-            job = dataclasses.replace(job, regularized=dataclasses.replace(job.model, weights=str(weights)))
-        for candidate in job.config.candidates:
-            with contextlib.suppress(CandidateError, pc.PruningError):
-                pruned = prune_candidate(job, candidate, stop)
-                module, teacher, folder = load_module(pruned.model), load_module(job.model), job.folder_of(candidate.title)
-                given = module, job.data, job.task, options, folder
-                help_finetune(*given, teacher=teacher, features=_features(pruned, module), should_stop=stop)
-                trained += 1
+    if job.config.finetune.regularization.kind != "none":
+        job = regularize_source(job, listeners)
+    trained, lost = 0, None
+    for candidate in job.config.candidates:
+        try:
+            _train(job, prune_candidate(job, candidate, listeners.should_stop), listeners)
+            trained += 1
+        except (CandidateError, TrainingError, pc.PruningError) as exc:
+            logger.warning("%s: %s", candidate.title, exc)
+            lost = exc
+    if lost is not None and not trained:
+        raise lost
     return trained
+
+
+def _train(job: Job, pruned: CompressedModel, listeners: Listeners) -> tuple[nn.Module, Trained]:
+    options, module = job.config.finetune, load_module(pruned.model)
+    with torch_threads(options.threads):
+        given = module, job.data, job.task, options, job.folder_of(pruned.title)
+        taught = load_module(job.model), _features(pruned, module)
+        return module, finetune(*given, teacher=taught[0], features=taught[1], **_each(listeners))
 
 
 def _each(listeners: Listeners) -> dict[str, Any]:

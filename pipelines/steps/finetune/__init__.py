@@ -1,7 +1,7 @@
 """Training, driven by PyTorch Lightning."""
 
 from pipelines.steps.finetune.distill import Features, boundary_layers
-from pipelines.steps.finetune.fit import finetune, help_finetune
+from pipelines.steps.finetune.fit import finetune
 from pipelines.steps.finetune.hardware import check_hardware, is_helping
 from pipelines.steps.finetune.options import TrainingOptions
 from pipelines.steps.finetune.records import Diverged, Epoch, Stopped, Trained
@@ -16,6 +16,5 @@ __all__ = [
     "boundary_layers",
     "check_hardware",
     "finetune",
-    "help_finetune",
     "is_helping",
 ]

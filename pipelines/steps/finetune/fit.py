@@ -58,15 +58,17 @@ def finetune(
     ends as if it had never been interrupted; at the end they are removed. `teacher` is learned from as
     `options.distillation` says, also by its `features` (layer -> its channels that the module has kept).
     `on_batches` is told how many batches are done, and of how many, after each. `callbacks` find the module as
-    `pl_module.module`. The random state of the process is left as it was.
+    `pl_module.module`. Of several machines each calls it with the same arguments and gets the same weights.
+    The random state of the process is left as it was.
     Raises Stopped soon after `should_stop()` turns true; TrainingError where the loss is no number before one epoch is
     whole. If that comes later, the weights kept until then are the result, and the notes say so.
     """
     if options.epochs == 0:
         return Trained()
     folder.mkdir(parents=True, exist_ok=True)
-    taught = _teacher(teacher, task, options, features)
-    fitting = _Fitting(module, data, task, options, folder, Listeners(on_epoch, on_batches, should_stop), callbacks, taught)
+    fitting = _Fitting(module, data, task, options, folder, Listeners(on_epoch, on_batches, should_stop), callbacks)
+    if teacher is not None and (options.distillation.weight > 0 or options.distillation.features > 0):
+        fitting.teacher = Teacher(teacher, options.distillation, task.distillation_loss, features or {})
     with own_randomness(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
         course = fitting.run()
@@ -86,39 +88,6 @@ def finetune(
     )
 
 
-def help_finetune(
-    module: nn.Module,
-    data: Data,
-    task: Task,
-    options: TrainingOptions,
-    folder: Path,
-    *,
-    teacher: nn.Module | None = None,
-    features: Features | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    callbacks: Sequence[pl.Callback] = (),
-) -> None:
-    """Take part in the `finetune` of another machine, which is given the same arguments; the weights are the same then.
-
-    Raises what `finetune` raises.
-    """
-    if options.epochs == 0:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    taught = _teacher(teacher, task, options, features)
-    fitting = _Fitting(module, data, task, options, folder, Listeners(should_stop=should_stop), callbacks, taught)
-    with own_randomness(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
-        fitting.help()
-
-
-def _teacher(module: nn.Module | None, task: Task, options: TrainingOptions, features: Features | None) -> Teacher | None:
-    distillation = options.distillation
-    if module is None or not (distillation.weight > 0 or distillation.features > 0):
-        return None
-    return Teacher(module, distillation, task.distillation_loss, features or {})
-
-
 @dataclass
 class _Fitting:
     """One call of `finetune`: as many trainers as it takes, which are one, or two where the memory was too small."""
@@ -136,14 +105,6 @@ class _Fitting:
         shapes = [(name, tuple(tensor.shape)) for name, tensor in self.module.state_dict().items()]
         self.work = hashlib.sha256(repr((self.options, shapes, self.data.digest)).encode()).hexdigest()
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.work)
-
-    def help(self) -> None:
-        learner = self._learner(Course(self.options.batch_size, self.options.accumulate))
-        _run(self._trainer(Watch(learner, self.checkpoints, self.listeners)), learner)
-        final = self.checkpoints.load()
-        assert final is not None
-        self.module.load_state_dict(final["course"]["good"])
-        self.checkpoints.clear()
 
     def run(self) -> Course:
         untrained = weights_of(self.module)

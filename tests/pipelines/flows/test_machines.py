@@ -47,12 +47,10 @@ def test_two_machines_train_one_candidate_and_the_first_registers_it(
     first, second = (machine.communicate(timeout=300)[0] for machine in machines)
     assert [machine.returncode for machine in machines] == [0, 0], first + second
     assert "1 registered" in first
-    assert "trained 1 candidates along" in second
+    assert "candidates trained along: 1" in second
     runs, versions, _ = run_count(store_uri)
-    assert (runs - before[0], versions - before[1]) == (
-        3 + 2,
-        1,
-    )  # parent, baseline, candidate; the book of the work and its index
+    made = 3 + 2  # parent, baseline, candidate; the book of the work and its index
+    assert (runs - before[0], versions - before[1]) == (made, 1)
     store = registry.open_store(store_uri)
     version = store.client.get_model_version("digits-resnet", "2")
     steps = store.client.get_metric_history(version.run_id, "optimizer_steps")

@@ -76,13 +76,14 @@ def test_a_version_that_a_lost_request_makes_late_goes_again(store: Store, tmp_p
     export = good(store, tmp_path)
     exported = registry.export_model(store, export, tmp_path / "e")
     first = registry.create_version(store, "digits-resnet", exported, export.run_id, {}, "Plain.")
-    for _ in range(2):  # carried out behind our back
-        store.client.create_model_version("digits-resnet", exported.uri, export.run_id, model_id=exported.model_id)
+    for text in ("Plain.", "Plain.", "Somebody's own."):  # two carried out behind our back
+        store.client.create_model_version(
+            "digits-resnet", exported.uri, export.run_id, description=text, model_id=exported.model_id
+        )
     registry.move_alias(store, "digits-resnet", "liked", first + 2)
-    registry.remove_doubles(store, "digits-resnet", [export.run_id])
+    registry.remove_doubles(store, "digits-resnet", [export.run_id, "no such run"])
     numbers = {int(v.version) for v in store.client.search_model_versions("name='digits-resnet'")}
-    assert numbers == {1, first, first + 2}  # what somebody has given a name stays
-    assert store.client.get_model_version("digits-resnet", str(first)).source == exported.uri
+    assert numbers == {1, first, first + 2, first + 3}  # what somebody has named or described stays
 
 
 def test_the_same_weights_of_the_same_work_are_found_again(store: Store, tmp_path: Path) -> None:
