@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from pruning_core.calibration import Calibration
+from pruning_core.calibration import Calibration, device_of
 from pruning_core.compensation import compensate, left_as_cut
 from pruning_core.cost import cost_of
 from pruning_core.cost_model import CostModel
@@ -72,7 +72,7 @@ def plan(
 
     Raises: SpecError, ModelError, VerifyError. The model is not changed.
     """
-    data = Calibration.of(calibration)
+    data = Calibration.of(calibration, model)
     subject = study(model, ExampleInputs.of(example_inputs))
     spec = spec.resolved(data is not None)
     return plan_in_steps(subject, spec, data, lambda s, part: scorer_of(s, part, data, latencies))[0]
@@ -130,7 +130,7 @@ def prune(
     """
     if check not in CHECKS:
         raise SpecError(f"check {check!r} is unknown", "check", nearest(check, CHECKS))
-    data = Calibration.of(calibration)
+    data = Calibration.of(calibration, model)
     start = time.perf_counter()
     subject = study(model, ExampleInputs.of(example_inputs))
     spec = spec.resolved(data is not None)
@@ -198,5 +198,7 @@ def scorer_of(subject: Subject, spec: PruningSpec, data: Calibration | None, lat
     damages = Damages(subject, data, spec.seed) if "damage" in needs and data is not None else None
     seen = observe(subject, data, needs - {"damage"})
     scorer = Scorer(subject.tensors, spec.criterion, seen, spec.seed, damages)
-    scorer.latencies = latencies or (LatencyTable() if "latency_ms" in spec.budget else None)
+    if latencies is None and "latency_ms" in spec.budget:
+        latencies = LatencyTable(device=str(device_of(subject.model) or "cpu"))
+    scorer.latencies = latencies
     return scorer

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruning_core import tree
@@ -36,7 +36,8 @@ class Calibration:
     `data` is a tensor [N, ...], or anything that can be iterated over again and yields one batch of inputs at a time (a
     tensor, a tuple of positional inputs, a dict of keyword inputs). With `labelled`, each batch is a pair (inputs,
     target), and `loss(outputs, target)` is a mean over the batch; cross-entropy unless another is given. `samples`
-    limits how many are read; the first axis of the first input tensor counts them.
+    limits how many are read; the first axis of the first input tensor counts them. With a `device`, each batch is moved
+    there when it is its turn.
     Raises: SpecError when there are fewer samples than asked for, or none.
     """
 
@@ -44,6 +45,7 @@ class Calibration:
     samples: int | None = None
     labelled: bool = False
     loss: Loss | None = None
+    device: torch.device | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, Tensor | Iterable):
@@ -56,9 +58,15 @@ class Calibration:
             raise SpecError(f"samples is {self.samples}", "calibration.samples", "use at least 1")
 
     @classmethod
-    def of(cls, data: object) -> Calibration | None:
-        """The calibration set that a caller means: None, one of these, a tensor, or batches of inputs."""
-        return data if data is None or isinstance(data, Calibration) else cls(data)
+    def of(cls, data: object, model: nn.Module) -> Calibration | None:
+        """The calibration set that a caller means: None, one of these, a tensor, or batches of inputs.
+
+        Batches go where the model is, unless they say a device of their own or the model is on several.
+        """
+        if data is None:
+            return None
+        given = data if isinstance(data, Calibration) else cls(data)
+        return given if given.device else replace(given, device=device_of(model))
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises: SpecError when the data ends before `samples`."""
@@ -68,7 +76,7 @@ class Calibration:
             if left is not None and len(batch) > left:
                 batch = _first(batch, left)
             seen += len(batch)
-            yield batch
+            yield batch if self.device is None else _moved(batch, self.device)
             if left is not None:
                 left -= len(batch)
                 if left == 0:
@@ -108,9 +116,22 @@ class Calibration:
 _GIVE = "pass a tensor [N, ...], a list of batches or a DataLoader; labelled=True for pairs (inputs, target)"
 
 
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where the model is; None where it is on several devices, or has no memory."""
+    places = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
+    return places.pop() if len(places) == 1 and all(place.type != "meta" for place in places) else None
+
+
 def samples_in(inputs: ExampleInputs) -> int:
     """The first axis of the first tensor that has one."""
     return next((t.shape[0] for t in tree.tensors((inputs.args, inputs.kwargs)) if t.ndim), 1)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    def move(t: Tensor) -> Tensor:
+        return t.to(device)
+
+    return Batch(batch.inputs.map(move), tree.map_tensors(move, batch.target) if batch.target is not None else None)
 
 
 def _first(batch: Batch, n: int) -> Batch:

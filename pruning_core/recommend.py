@@ -109,7 +109,7 @@ def recommend(
     """
     if spec.index:
         raise SpecError("index says already which channels go", "index", "leave it out, or use plan() to see what it does")
-    data = Calibration.of(calibration)
+    data = Calibration.of(calibration, model)
     subject = study(model, ExampleInputs.of(example_inputs))
     spec = spec.resolved(data is not None)
     scorer = scorer_of(subject, spec, data, latencies)

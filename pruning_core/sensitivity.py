@@ -227,14 +227,16 @@ class _Points:
             if getattr(spec, name):
                 fix = f"leave `{name}` out; exclude=[...] leaves layers alone"
                 raise SpecError(f"sensitivity cuts one group at a time, and the spec has {name}", f"spec.{name}", fix)
-        data = Calibration.of(calibration)
+        data = Calibration.of(calibration, model)
         if data is None:
             fix = "pass calibration=..., unlabelled inputs are enough"
             raise SpecError("sensitivity needs calibration data", "calibration", fix)
         subject = study(model, ExampleInputs.of(example_inputs))
         if any(t.device.type == "meta" for t in subject.tensors.values()):
             raise ModelError("the model is on the meta device and has no weights", "the model", "load its weights first")
-        meter = Meter.of(figure, Calibration.of(evaluation) or data, real_twin(model).eval(), subject.trace.writes, loss)
+        meter = Meter.of(
+            figure, Calibration.of(evaluation, model) or data, real_twin(model).eval(), subject.trace.writes, loss
+        )
         baseline = meter(meter.original)
         if not math.isfinite(baseline):
             fix = "look at the evaluation data: it must be preprocessed as the model expects"

@@ -42,7 +42,7 @@ def fold(
         if call.groups > 1 and not _same_inputs(prediction, call):
             continue
         out = torch.tensor(prediction.kept(axes[call.out_axis]))
-        rows = before[call.weight].detach().double().index_select(call.out_axis, out)
+        rows = before[call.weight].detach().double().cpu().index_select(call.out_axis, out)  # where Grams are
         bias = after[call.bias] if call.bias else None
         scale = _rescaled(rows.index_select(call.in_axis, keeps.nonzero()[:, 0]), after[call.weight])
         found.append(_fold_one(call, rows, keeps, grams[call.op.index], after[call.weight], bias, scale))
@@ -58,7 +58,7 @@ def _same_inputs(prediction: Prediction, call: LayerCall) -> bool:
 def _rescaled(expected: Tensor, found: Tensor) -> float:
     """What the plan multiplied the weight with, to undo a constant."""
     energy = float(expected.square().sum())
-    return float((expected * found.detach().double()).sum()) / energy if energy else 1.0
+    return float((expected * found.detach().double().cpu()).sum()) / energy if energy else 1.0
 
 
 def _fold_one(
@@ -85,6 +85,6 @@ def _fold_one(
         energy += float((flat * (moment[g, :-1, :-1] @ flat)).sum())
     weight.data.copy_(torch.cat(mended, dim=1).movedim(0, call.in_axis) * scale)
     if bias is not None:
-        bias.data += (torch.cat(constants) * scale).to(bias.dtype)
+        bias.data += (torch.cat(constants) * scale).to(bias)
     energy = max(energy, 1e-30)
     return Repair(call.weight, gram.rows, RIDGE, before / energy, after / energy)

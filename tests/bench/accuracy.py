@@ -47,18 +47,24 @@ class Source:
     seed: int
     model: nn.Module
     accuracy: float
-    images: Images
+    images: Images  # for pruning, which is always on the CPU
+    placed: Images  # where training and testing are
+
+    @property
+    def device(self) -> torch.device:
+        return self.placed.x.device
 
     @cached_property
     def teacher(self) -> Teacher:
         """Its answers, computed once for all factors and stages."""
-        return Teacher.of(self.model, self.images.x)
+        return Teacher.of(copy.deepcopy(self.model).to(self.device), self.placed.x)
 
 
 def main() -> None:
     options = _options()
     if not options.report:
         torch.set_num_threads(1)
+        torch.backends.cudnn.allow_tf32 = False  # the same arithmetic as on a CPU
         warnings.simplefilter("ignore")
         _measure(options)
     records = [r for r in read(options.out) if r["net"] in options.nets.split(",")]
@@ -74,6 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--factors", default="1.8,2.5,4,7", help="how many times fewer MACs")
     parser.add_argument("--methods", default=",".join(METHODS), help="also tp-best")
     parser.add_argument("--stages", default="cut,steps100,epoch1", help=", ".join(STAGES))
+    parser.add_argument("--device", default="cpu", help="where to train and test; pruning is on the CPU")
     parser.add_argument("--again", action="store_true", help="measure what the results file has already, too")
     parser.add_argument("--out", type=Path, default=Path(".cache/accuracy.jsonl"))
     parser.add_argument("--report", action="store_true", help="only print the table of the results file")
@@ -94,13 +101,14 @@ def _key(record: Mapping[str, Any]) -> Key:
 
 def _measure(options: argparse.Namespace) -> None:
     images, commit = load_images(), _commit()
+    placed = images.to(options.device)
     for net in options.nets.split(","):
         for seed in map(int, options.seeds.split(",")):
             model = trained(net, seed, images, FOLDER)
-            source = Source(net, seed, model, accuracy(model, images.test_x, images.test_y), images)
+            source = Source(net, seed, model, accuracy(model, images.test_x, images.test_y), images, placed)
             for factor in map(float, options.factors.split(",")):
                 for record in _records(source, factor, options):
-                    record |= {"source": source.accuracy, "commit": commit}
+                    record |= {"source": source.accuracy, "commit": commit, "device": options.device}
                     _append(options.out, record)
                     print(_line(record), flush=True)
 
@@ -136,7 +144,7 @@ def _expand(methods: str, source: Source, factor: float, known: list[Record]) ->
 
 
 def _result(pruned: Pruned, source: Source, steps: int, *, taught: bool) -> Record:
-    model, images = copy.deepcopy(pruned.model), source.images
+    model, images = copy.deepcopy(pruned.model).to(source.device), source.placed
     start = time.process_time()
     if steps:
         teacher = source.teacher if taught else None

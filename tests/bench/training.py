@@ -30,6 +30,9 @@ class Images:
     test_x: Tensor
     test_y: Tensor
 
+    def to(self, device: str) -> "Images":
+        return Images(self.x.to(device), self.y.to(device), self.test_x.to(device), self.test_y.to(device))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
@@ -80,12 +83,13 @@ def train(
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    per_epoch = len(x) // BATCH
     for step in range(steps):
-        place = step % (len(x) // BATCH)
-        if place == 0:
-            batches = torch.randperm(len(x), generator=generator).split(BATCH)
-        chosen = batches[place]
-        mirror = torch.rand(len(chosen), generator=generator) < 0.5
+        place = step % per_epoch
+        if place == 0:  # on whatever device, the same draws
+            batches = torch.randperm(len(x), generator=generator).to(x.device).split(BATCH)
+            mirrors = (torch.rand(per_epoch, BATCH, generator=generator) < 0.5).to(x.device)
+        chosen, mirror = batches[place], mirrors[place]
         batch = torch.where(mirror[:, None, None, None], x[chosen].flip(3), x[chosen])
         logits = model(batch)
         loss = F.cross_entropy(logits, y[chosen])

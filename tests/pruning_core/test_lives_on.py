@@ -141,15 +141,6 @@ def test_a_model_without_memory() -> None:
     assert all(cut.keep == tuple(range(len(cut.keep))) for cut in result.plan.cuts)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and this machine has none")
-def test_on_a_gpu() -> None:
-    case = NETS["residual"]
-    x = case.inputs()
-    assert isinstance(x, torch.Tensor)
-    result = pc.prune(case.build().cuda(), x.cuda(), HALF, check="numeric")
-    assert {p.device.type for p in result.model.parameters()} == {"cuda"}
-
-
 def test_hooks_and_extra_attributes_come_along() -> None:
     model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)))()
     seen: list[torch.Size] = []

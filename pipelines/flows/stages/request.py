@@ -19,4 +19,4 @@ def request_of(measure: MeasureSection, candidate: Candidate) -> Request:
 
 
 def latencies_of(measure: MeasureSection, candidate: Candidate) -> pc.LatencyTable | None:
-    return latency_table(measure.threads) if "latency_ms" in candidate.budget else None
+    return latency_table(measure.threads, measure.device) if "latency_ms" in candidate.budget else None
