@@ -85,8 +85,7 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
     `example_inputs` are taken from the plan where none are given (shapes and dtypes; floating values are made up).
     Raises: PlanError when the plan was made for another model; VerifyError when the copy does not do what it predicts.
     """
-    inputs = ExampleInputs.of(example_inputs) if example_inputs is not None else ExampleInputs.from_json(dict(plan.inputs))
-    subject = study(model, inputs)
+    subject = study(model, _inputs_of(plan, model) if example_inputs is None else ExampleInputs.of(example_inputs))
     check_same_tensors(plan.tensors, tensor_shapes(subject.trace))
     if fingerprint(subject.trace) != plan.fingerprint:
         raise PlanError(
@@ -102,6 +101,12 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
             "apply the plan to the model it was made for, or re-plan",
         )
     return _apply(subject, draft, plan)
+
+
+def _inputs_of(plan: PruningPlan, model: nn.Module) -> ExampleInputs:
+    """Inputs as the plan was made with, where the model is."""
+    device = device_of(model)
+    return ExampleInputs.from_json(dict(plan.inputs)).map(lambda t: t if device is None else t.to(device))
 
 
 def _apply(subject: Subject, draft: Draft, plan: PruningPlan) -> nn.Module:

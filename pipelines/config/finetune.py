@@ -8,15 +8,22 @@ from pipelines.config.section import Section
 
 
 class Distillation(Section):
-    """Learn from the source model as well as from the labels.
+    """Learn from the source model as well as from the labels, and ever less from it.
 
-    Validation split of the digits, means of three seeds, four epochs: after 70% of the channels were cut and repaired,
-    95.3% and cross entropy 0.184 with the defaults, 95.2% and 0.191 with labels alone, which is no difference to speak of.
-    After 75% were cut WITHOUT repair, labels alone were better in so short a training (80.9%, with the defaults 71.8%).
+    Fashion-MNIST, small residual net, 10,000 training images held out, means of three seeds (2026-11-27, torch 2.11, H200),
+    at 1.8, 4 and 7 times fewer MACs. One epoch: 92.8, 92.2 and 91.4% with the defaults, 92.7, 92.2 and 91.4% with a share
+    that stays; in an earlier round 92.0 and 91.2% at 4x and 7x with labels alone, 92.3 and 91.6% with a share that stays.
+    Five epochs: 93.2, 92.8 and 92.4% with the defaults, 93.1, 92.8 and 92.4% with a share that stays, 93.3, 92.9 and 92.4%
+    with labels alone: who trains on becomes as good as the source (93.0%), which then holds him back.
     """
 
     weight: float = Field(
         default=0.5, ge=0, le=1, description="share of the source model's answers in the loss; 0: labels only"
+    )
+    epochs: float | None = Field(
+        default=2.0,
+        gt=0,
+        description="over which that share, and that of the features, falls evenly to nothing; null: it stays as it is",
     )
     temperature: float = Field(default=4.0, gt=0, description="softens both answers; 1: as they are")
     features: float = Field(

@@ -42,6 +42,7 @@ class Teacher:
     mirrored: Tensor
     weight: float = 0.5
     temperature: float = 4.0
+    epochs: float = 2.0  # over which the weight falls to nothing, as the product's does
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor) -> "Teacher":
@@ -96,7 +97,9 @@ def train(
         if teacher is not None:
             taught = torch.where(mirror[:, None], teacher.mirrored[chosen], teacher.plain[chosen])
             loss = torch.lerp(
-                loss, Classification(10).distillation_loss(logits, taught, teacher.temperature), teacher.weight
+                loss,
+                Classification(10).distillation_loss(logits, taught, teacher.temperature),
+                teacher.weight * max(0.0, 1 - step / (teacher.epochs * per_epoch)),
             )
         optimizer.zero_grad()
         loss.backward()

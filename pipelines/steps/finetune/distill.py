@@ -38,9 +38,18 @@ class Teacher:
         self.module.to(device)
         self.features = {name: channels.to(device) for name, channels in self.features.items()}
 
-    def teach(self, student: nn.Module, x: Tensor, label_loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """(1 - weight) x loss + weight x distance of the answers + features x distance of the features."""
-        weight = self.options.weight
+    def share(self, epochs: float) -> float:
+        """What is left of its weights after so many epochs: 1 at first."""
+        return 1.0 if self.options.epochs is None else max(0.0, 1 - epochs / self.options.epochs)
+
+    def teach(self, student: nn.Module, x: Tensor, label_loss: Callable[[Tensor], Tensor], share: float = 1.0) -> Tensor:
+        """(1 - weight) x loss + weight x distance of the answers + features x distance of the features.
+
+        `share`: of `weight` and `features` as they were asked for.
+        """
+        weight, features = share * self.options.weight, share * self.options.features
+        if share == 0:
+            return label_loss(student(x))
         with _Outputs(self.module, self.features) as taught, torch.no_grad():
             answers = self.module(x)
         with _Outputs(student, self.features) as learned:
@@ -53,7 +62,7 @@ class Teacher:
                 feature_distance(learned.outputs[name], taught.outputs[name].index_select(learned.axes[name], channels))
                 for name, channels in self.features.items()
             ]
-            total = total + self.options.features * torch.stack(distances).mean()
+            total = total + features * torch.stack(distances).mean()
         return total
 
 

@@ -102,7 +102,8 @@ class Learner(pl.LightningModule):
         if self.teacher is None:
             loss = self.task.loss(self.module(x), y)
         else:
-            loss = self.teacher.teach(self.module, x, lambda output: self.task.loss(output, y))
+            share = self.teacher.share(self.course.epoch + self.course.position / self.batches_per_epoch())
+            loss = self.teacher.teach(self.module, x, lambda output: self.task.loss(output, y), share)
         self.course.losses.append(loss.detach() * len(y))
         self.course.samples += len(y)
         return loss

@@ -80,6 +80,44 @@ def test_the_loss_is_the_sum_that_was_asked_for() -> None:
     assert loss.item() == pytest.approx(float(by_hand), rel=1e-5)
 
 
+@pytest.mark.parametrize(("share", "weight", "features"), [(1.0, 0.4, 2.0), (0.25, 0.1, 0.5), (0.0, 0.0, 0.0)])
+def test_a_share_is_of_both_weights(share: float, weight: float, features: float) -> None:
+    source, pruned, layers = cut_resnet()
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([1, 2, 3, 4])
+    task = Classification(10)
+
+    def loss(options: Distillation, share: float) -> Tensor:
+        teacher = Teacher(source, options, task.distillation_loss, layers)
+        return teacher.teach(pruned, x, lambda output: task.loss(output, y), share)
+
+    expected = loss(Distillation(weight=weight, features=features), 1.0)
+    torch.testing.assert_close(loss(Distillation(weight=0.4, features=2.0), share), expected)
+
+
+def test_the_share_falls_evenly_and_then_the_source_is_not_asked_any_more(tmp_path: Path) -> None:
+    """16 batches of 4 samples an epoch."""
+    source, pruned, _ = cut_resnet()
+    asked: list[int] = []
+    source.register_forward_hook(lambda *_: asked.append(1))
+
+    class Noting(Classification):
+        def distillation_loss(self, output: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+            return output.sum() * 0 + 1  # so that the loss says the weight
+
+        def loss(self, output: Tensor, target: Tensor) -> Tensor:
+            return output.sum() * 0
+
+    split = ArraySplit(np.zeros((64, 1, 8, 8), np.float32), np.arange(64) % 10)
+    data = Data("noise", 10, split, split, split, "digest", (1, 8, 8))
+    taught = Distillation(weight=0.5, epochs=1.5)
+    wanted = options(epochs=3, batch_size=4, distillation=taught)
+    curve = finetune(pruned, data, Noting(10), wanted, tmp_path, teacher=source).curve
+    by_hand = [0.5 * max(0.0, 1 - batch / 24) for batch in range(48)]
+    assert [epoch.train_loss for epoch in curve] == pytest.approx([np.mean(by_hand[i : i + 16]) for i in (0, 16, 32)])
+    assert len(asked) == 24
+    assert Teacher(source, Distillation(epochs=None), _none, {}).share(1000.0) == 1
+
+
 def test_the_teacher_learns_nothing_and_no_hook_stays() -> None:
     source, pruned, layers = cut_resnet()
     teacher = Teacher(source, Distillation(weight=0.5, features=1.0), Classification(10).distillation_loss, layers)

@@ -161,7 +161,7 @@ def test_bfloat16_runs_and_leaves_float32_weights(data: Data, tmp_path: Path) ->
 def test_a_teacher_is_followed_and_left_alone(data: Data, tmp_path: Path) -> None:
     teacher, student = net(1), net(2)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    wanted = options(epochs=30, distillation=Distillation(weight=1.0, temperature=1.0))
+    wanted = options(epochs=30, distillation=Distillation(weight=1.0, epochs=None, temperature=1.0))
     finetune(student, data, task_of(data), wanted, tmp_path, teacher=teacher)
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
     x = torch.from_numpy(data.test.x)  # type: ignore[attr-defined]

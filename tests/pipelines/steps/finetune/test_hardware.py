@@ -50,10 +50,13 @@ def test_several_machines_are_the_trainers_own() -> None:
 
 def test_what_would_wait_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     many = options(hardware={"accelerator": "cpu", "num_nodes": 2}).hardware
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(ConfigError, match="nothing says where the others meet"):
-        check_hardware(many)
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name in place:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in place.items():
+        with pytest.raises(ConfigError, match="nothing says where the others meet"):
+            check_hardware(many)
+        monkeypatch.setenv(name, value)
     check_hardware(many)
     with pytest.raises(ConfigError, match=r"(?s)'ddp' starts the whole command anew.*use ddp_spawn"):
         check_hardware(options(hardware={"accelerator": "cpu", "devices": 2, "strategy": "ddp"}).hardware)
