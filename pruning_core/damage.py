@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from pruning_core.calibration import Calibration
 from pruning_core.coupling.groups import ChannelGroup
-from pruning_core.criteria.reconstruction import at_the_outputs, by_elimination
+from pruning_core.criteria.reconstruction import SAMPLES, at_the_outputs, by_elimination
 from pruning_core.normalizers import Scores
 from pruning_core.observe.gram import Gram
 from pruning_core.observe.moments import input_moments
+from pruning_core.observe.reading import after, none_alone
 from pruning_core.study import Subject
 from pruning_core.trace import real_twin
 
@@ -19,8 +21,8 @@ from pruning_core.trace import real_twin
 class Damages:
     """[C] damages of channel groups; lazily observed, cached by what a group consists of."""
 
-    def __init__(self, subject: Subject, calibration: Calibration, seed: int = 0) -> None:
-        self.subject, self.calibration, self.seed = subject, calibration, seed
+    def __init__(self, subject: Subject, calibration: Calibration, seed: int = 0, *, refitted: bool = True) -> None:
+        self.subject, self.calibration, self.seed, self.refitted = subject, calibration, seed, refitted
         self.notes: list[str] = []  # what could not be told as it should be
         self._grams: dict[int, Gram] | None = None
         self._inside: dict[object, Scores] = {}
@@ -28,10 +30,17 @@ class Damages:
 
     @property
     def grams(self) -> dict[int, Gram]:
+        """Of the samples behind those that are held out."""
         if self._grams is None:
             model = real_twin(self.subject.model).eval()
-            self._grams = input_moments(model, self.subject.trace, self.calibration, self.seed, unfolded=True)
+            learned = none_alone(after(self.calibration, self.held_out))
+            self._grams = input_moments(model, self.subject.trace, learned, self.seed, unfolded=True)
         return self._grams
+
+    @cached_property
+    def held_out(self) -> int:
+        """How many of the first samples measure what is repaired with the others; 0: all serve for both."""
+        return min(SAMPLES, sum(map(len, self.calibration)) // 3)
 
     def of(self, groups: Sequence[ChannelGroup], *, compared: bool) -> dict[str, Scores]:
         """Group -> [C] damage. `compared`: in one unit for all groups, which takes gradients of the outputs.
@@ -52,7 +61,17 @@ class Damages:
             return
         inside = {g.name: self._inside[keys[g.name]] for g in groups if keys[g.name] in self._inside}
         model = real_twin(self.subject.model, written=self.subject.trace.writes.tensors).eval()
-        found = at_the_outputs(groups, inside, model, self.subject.trace, self.grams, self.calibration, self.seed)
+        found = at_the_outputs(
+            groups,
+            inside,
+            model,
+            self.subject.trace,
+            self.grams,
+            self.calibration,
+            self.seed,
+            samples=self.held_out or SAMPLES,
+            refitted=self.refitted,
+        )
         if found is None and not self.notes:
             why = "autograd cannot follow the model on single samples"
             self.notes.append(f"groups were compared by their consumers' relative errors: {why}")

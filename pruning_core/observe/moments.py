@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.calibration import Calibration
+from pruning_core.calibration import Batch
 from pruning_core.errors import ModelError
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import MAX_INPUTS, Gram, spread_rows
@@ -23,7 +23,7 @@ MAX_UNFOLDED = 1152  # inputs of a convolution with each kernel position counted
 
 
 def input_moments(
-    model: nn.Module, trace: Trace, calibration: Calibration, seed: int = 0, *, unfolded: bool = False
+    model: nn.Module, trace: Trace, data: Iterable[Batch], seed: int = 0, *, unfolded: bool = False
 ) -> dict[int, Gram]:
     """Call -> Gram matrix [G, I + 1, I + 1] of its input channels at single positions, with a constant last.
 
@@ -33,7 +33,7 @@ def input_moments(
     """
     calls = {call.op.index: call for call in layer_calls(trace) if call.inputs <= MAX_INPUTS}
     grams = {index: Gram() for index in calls}
-    batches = pieces(calibration, trace)
+    batches = pieces(data, trace)
     samples, seen, size = sum(map(len, batches)), 0, 0
 
     def look(op: Op, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:

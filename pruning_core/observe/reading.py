@@ -32,6 +32,19 @@ def blaming_data() -> Iterator[None]:
         ) from exc
 
 
+def after(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """The samples without the first `count`. Targets are left out, and no data is copied."""
+    for batch in batches:
+        size = len(batch)
+
+        def cut(t: Tensor, size: int = size, start: int = count) -> Tensor:
+            return t[start:] if t.ndim and t.shape[0] == size else t
+
+        if count < size:
+            yield Batch(batch.inputs.map(cut) if count > 0 else batch.inputs)
+        count = max(count - size, 0)
+
+
 def singles(batch: Batch) -> Iterator[Batch]:
     """The samples of a batch, each as a batch of one; what has no entry per sample goes to all."""
     size = len(batch)

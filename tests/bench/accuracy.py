@@ -104,7 +104,7 @@ def _measure(options: argparse.Namespace) -> None:
     placed = images.to(options.device)
     for net in options.nets.split(","):
         for seed in map(int, options.seeds.split(",")):
-            model = trained(net, seed, images, FOLDER)
+            model = trained(net, seed, placed, FOLDER)
             source = Source(net, seed, model, accuracy(model, images.test_x, images.test_y), images, placed)
             for factor in map(float, options.factors.split(",")):
                 for record in _records(source, factor, options):

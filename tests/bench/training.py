@@ -59,7 +59,7 @@ def load_images() -> Images:
 
 
 def trained(net: str, seed: int, images: Images, folder: Path) -> nn.Module:
-    """The source model in eval mode: trained once, then read from the cache."""
+    """The source model in eval mode, on the CPU: trained once, where the images are, then read from the cache."""
     path = folder / f"{net}-{seed}.safetensors"
     torch.manual_seed(seed)
     model = NETS[net]()
@@ -67,13 +67,13 @@ def trained(net: str, seed: int, images: Images, folder: Path) -> nn.Module:
         model.load_state_dict(load_file(path))
         return model.eval()
     # A third faster. Not for pruned models: there oneDNN's gradient of a strided 1x1 layer of odd width writes out of bounds
-    model.to(memory_format=torch.channels_last)
+    model.to(images.x.device, memory_format=torch.channels_last)
     train(model, images.x, images.y, steps=SOURCE_EPOCHS * STEPS_PER_EPOCH, rate=SOURCE_RATE, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
     part.replace(path)
-    return model.to(memory_format=torch.contiguous_format)
+    return model.to("cpu", memory_format=torch.contiguous_format)
 
 
 def train(

@@ -1,5 +1,7 @@
 """What is chosen to go is what the whole kernel of a consumer cannot mend."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -103,3 +105,61 @@ def test_depthwise_and_wide_kernels_are_seen_channel_by_channel(monkeypatch: pyt
     trace = study(net, ExampleInputs.of(x)).trace
     grams = input_moments(net, trace, Calibration(x), unfolded=True)
     assert [grams[call.op.index].xx.shape[1] - 1 for call in layer_calls(trace)] == [36, 1, 8, 2]
+
+
+def test_layers_behind_mend_alike_and_none_mends_the_last() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    left = reconstruction.left_by_refits(layer_calls(study(net, ExampleInputs.of(torch.randn(2, 4))).trace))
+    steps = reconstruction.LEFT ** (1 / 6)  # of the amplitude, for each of three layers
+    assert left == {"0.weight": pytest.approx(steps**2), "2.weight": pytest.approx(steps), "4.weight": 1}
+
+
+def two_layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+    ).eval()
+
+
+def test_what_no_refit_will_mend_is_not_taken_off() -> None:
+    """The same damages but for the factor of each group's reader."""
+    net, x = two_layers(), torch.randn(96, 6, generator=torch.Generator().manual_seed(2))
+    subject = study(net, ExampleInputs.of(x[:2]))
+    groups = [g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason]
+    tables = [Damages(subject, Calibration(x), refitted=refitted).of(groups, compared=True) for refitted in (True, False)]
+    left = reconstruction.left_by_refits(layer_calls(subject.trace))
+    for group, reader in zip(groups, ("2.weight", "4.weight", "6.weight"), strict=True):
+        mended, plain = (torch.from_numpy(table[group.name]).sum() for table in tables)
+        assert float(mended / plain) == pytest.approx(left[reader] ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("samples", "looked_at"), [(4, 1), (60, 20), (900, reconstruction.SAMPLES)])
+def test_a_repair_is_measured_where_it_was_not_learned(
+    samples: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = two_layers(), torch.randn(samples, 6)
+    seen: list[torch.Tensor] = []
+    gradient = reconstruction._gradient
+
+    def noting(model: nn.Module, named: Any, one: ExampleInputs, *rest: Any) -> Any:
+        seen.append(one.args[0])
+        return gradient(model, named, one, *rest)
+
+    monkeypatch.setattr(reconstruction, "_gradient", noting)
+    subject = study(net, ExampleInputs.of(x[:2]))
+    inside = Damages(subject, Calibration(x))
+    inside.of([g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason], compared=True)
+    held = torch.cat(seen)
+    assert len(held) == looked_at
+    learned = inside.grams[min(inside.grams)]
+    assert learned.rows == samples - looked_at
+    both = learned.xx[0, :6, :6] + held.T.double() @ held.double()
+    torch.testing.assert_close(both, x.T.double() @ x.double(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_very_few_samples_serve_for_both(samples: int) -> None:
+    subject = study(two_layers(), ExampleInputs.of(torch.randn(2, 6)))
+    groups = [g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason]
+    found = Damages(subject, Calibration(torch.randn(samples, 6))).of(groups, compared=True)
+    assert all((damage >= 0).all() and torch.from_numpy(damage).isfinite().all() for damage in found.values())

@@ -180,9 +180,9 @@ class Watched:
 
 def test_memory_does_not_grow_with_the_samples() -> None:
     build, shape = NETS["conv"]
-    watched = Watched(8)
+    watched = Watched(4)
     observe_features(subject_of(build(), data(shape)[0]), Calibration(watched), nuclear=True)
-    assert len(watched.alive) == 8
+    assert len(watched.alive) == 4
     assert max(watched.alive[1:]) <= watched.alive[1]
 
 
