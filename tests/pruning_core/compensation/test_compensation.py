@@ -213,7 +213,7 @@ def test_a_layer_of_very_many_inputs_is_mended_without_its_gram_matrix(monkeypat
 
 
 def test_damages_do_not_depend_on_how_often_the_data_is_repeated(net: Net) -> None:
-    few = [images(8, k) for k in range(3)]
+    few = [images(64, k) for k in range(3)]
 
     def damage(batches: list[Tensor]) -> dict[str, float]:
         subject = study(net, ExampleInputs.of(images(2)))

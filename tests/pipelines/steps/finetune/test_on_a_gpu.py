@@ -22,7 +22,7 @@ GPU = {"accelerator": "gpu"}
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_training_learns(data: Data, tmp_path: Path, precision: str, optimizer: str) -> None:
     module = net()
-    changes = {"optimizer": optimizer, "gradient_clip": 1.0, "distillation": Distillation(weight=0.2, features=0.1)}
+    changes = {"optimizer": optimizer, "gradient_clip": 1.0, "distillation": Distillation(weight=0.2)}
     wanted = options(hardware={**GPU, "precision": precision}, **changes)
     trained = finetune(module, data, task_of(data), wanted, tmp_path, teacher=net(1))
     assert trained.notes == ()
