@@ -56,8 +56,8 @@ def plot(records: list[Record], path: Path) -> None:
 
     cells = by_cell(records)
     nets = list(dict.fromkeys(r["net"] for r in records))
-    stages = [stage for stage in STAGES if any(key[3] == stage for key in cells)][:3]
-    figure = Figure(figsize=(4 * len(stages), 3.2 * len(nets)), layout="constrained")
+    stages = [stage for stage in STAGES if any(key[3] == stage for key in cells)]
+    figure = Figure(figsize=(3.4 * len(stages), 3.2 * len(nets)), layout="constrained")
     panels = figure.subplots(len(nets), len(stages), squeeze=False)
     for i, net in enumerate(nets):
         for j, stage in enumerate(stages):
