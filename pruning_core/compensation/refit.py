@@ -34,7 +34,7 @@ ROWS_PER_INPUT = 24  # of a regression
 MIN_ROWS = 65_536
 MAX_BYTES = 2**28  # of the rows that are held at once
 MEMORY = 9 * 2**26  # bytes of a layer's rows and matrices, and of the runs that they are taken from
-MATRICES = 4  # of a layer that are alive at once: two sums, one with its ridge, its factor
+MATRICES = {"plain": 3, "relu": 2, "whole": 4}  # of a layer that are alive at once: sums (two, one, two), copies, a factor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +86,8 @@ class _Job:
         groups, outputs, inputs = self.matrix.shape
         rows = self.rows_of(int(samples * self.positions))
         size = min(rows, inputs) + 1
-        return 4 * rows * groups * (inputs + 2 * outputs) + 8 * MATRICES * groups * size * size
+        matrices = MATRICES["whole" if rows < inputs else "relu" if self.behind.relu else "plain"]
+        return 4 * rows * groups * (inputs + 2 * outputs) + 8 * matrices * groups * size * size
 
     def by_group(self, rows: Tensor) -> Tensor:
         """[N, channels] -> [G, N, O]"""

@@ -52,13 +52,12 @@ class Solution:
     energy: float
 
 
-def regress(
-    learn: Gram, check: Gram, start: Tensor, rectified: Sequence[Rectified] = (), held: Sequence[Rectified] = ()
-) -> Solution:
+def regress(learn: Gram, check: Gram | Sequence[Rectified], start: Tensor, rectified: Sequence[Rectified] = ()) -> Solution:
     """The weights nearest to `start` [G, S or K, O] that explain the rows of `learn`; the ridge is chosen on `check`.
 
-    Behind a ReLU, answers below zero are free to be any value below zero: alternately, those targets are set to what the
-    weights answer, and the weights are solved for again with the same factorised matrix.
+    Behind a ReLU, `rectified` are the rows of `learn` and `check` are rows, too. There, answers below zero are free to be
+    any value below zero: alternately, those targets are set to what the weights answer, and the weights are solved for again
+    with the same factorised matrix. The sums of `learn` are borrowed: they are afterwards what they were.
     """
     size = start.shape[1]
     gram, gap = learn.xx[:, :size, :size], learn.xy[:, :size] - learn.xx[:, :size, :size] @ start
@@ -69,32 +68,42 @@ def regress(
             continue
         weight = start + torch.cholesky_solve(gap, factor)
         del factor  # the largest that there is
-        error = squared_error(check, weight)
+        error = squared_error(check, weight) if isinstance(check, Gram) else sum(_plain_gap(rows, weight) for rows in check)
         if best is None or error < best[0]:
             best = (error, ridge, weight)
-    before = _rectified_error(held, start) if held else squared_error(check, start)
-    energy = _rectified_error(held, None) if held else float(check.yy.sum())
+    before, energy = _checked(check, start), _checked(check, None)
     if best is None:
         return Solution(start, float("inf"), before, before, energy)
-    after, ridge, weight = best
+    _, ridge, weight = best
     if rectified:
         factor = _factor(gram, _ridge(learn, size, ridge))
         assert factor is not None
         for _ in range(ROUNDS):
             cross = sum((_cross(rows, weight) for rows in rectified), torch.zeros_like(start))
             weight = start + torch.cholesky_solve(cross - gram @ start, factor)
-    if held:
-        after = _rectified_error(held, weight)
+    after = _checked(check, weight)
     if not after < before:
         return Solution(start, float("inf"), before, before, energy)
     return Solution(weight, ridge, before, after, energy)
 
 
+def _checked(check: Gram | Sequence[Rectified], weight: Tensor | None) -> float:
+    """Summed squared error of weights, behind the ReLU for rows; the wanted answers' energy where none are given."""
+    if isinstance(check, Gram):
+        return float(check.yy.sum()) if weight is None else squared_error(check, weight)
+    return sum(_rectified_gap(rows, None if weight is None else _answers(rows, weight)) for rows in check)
+
+
 def _factor(gram: Tensor, ridge: Tensor) -> Tensor | None:
-    """The Cholesky factor of the matrix with `ridge` [G, size] on its diagonal; None where rounding leaves none."""
-    ridged = gram.clone()
-    ridged.diagonal(dim1=1, dim2=2).add_(ridge)
-    factor, failed = torch.linalg.cholesky_ex(ridged)
+    """The Cholesky factor of the matrix with `ridge` [G, size] on its diagonal; None where rounding leaves none.
+
+    The diagonal is put back: a copy of the matrix may take hundreds of megabytes.
+    """
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    before = diagonal.clone()
+    diagonal += ridge
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    diagonal.copy_(before)
     return None if bool(failed.any()) else factor
 
 
@@ -119,6 +128,12 @@ def _answers(rows: Rectified, weight: Tensor) -> Tensor:
     signed = (weight * rows.slope.sign()).float()
     found = rows.x @ signed[:, : rows.x.shape[2]]
     return found.add_(signed[:, -1:]) if weight.shape[1] > rows.x.shape[2] else found
+
+
+def _plain_gap(rows: Rectified, weight: Tensor) -> float:
+    """Summed squared error of the answers before the ReLU."""
+    gap = _answers(rows, weight).sub_(rows.signed)
+    return float(torch.linalg.vector_norm(gap, dim=1, dtype=torch.float64).square().sum())
 
 
 def with_free(rows: Rectified, answers: Tensor) -> Tensor:
@@ -151,7 +166,3 @@ def _rectified_gap(rows: Rectified, signed: Tensor | None) -> float:
     gap = torch.maximum(rows.signed, rows.limit) - got
     by_output = torch.linalg.vector_norm(gap, dim=1, keepdim=True, dtype=torch.float64)
     return float((by_output * rows.slope).square().sum())
-
-
-def _rectified_error(held: Sequence[Rectified], weight: Tensor | None) -> float:
-    return sum(_rectified_gap(rows, None if weight is None else _answers(rows, weight)) for rows in held)

@@ -23,7 +23,7 @@ class Rows:
 
     def __init__(self, groups: int, slope: Tensor, *, relu: bool, whole: bool) -> None:
         self.slope, self.relu, self.whole = slope.view(groups, 1, -1), relu, whole
-        self.sums = (Gram(), Gram())
+        self.learn, self.check = Gram(), Gram()  # behind a ReLU the rows are checked themselves
         self.parts: tuple[list[Rectified], list[Rectified]] = ([], [])
         self.seen = 0
         self._new = 0  # parts that are not in the sums yet, of both kinds
@@ -44,11 +44,14 @@ class Rows:
     def _sum_up(self) -> None:
         if self.whole or not self._new:
             return
-        for gram, kept in zip(self.sums, self.parts, strict=True):
-            new = _joined(kept[-self._new :])
-            gram.add(new.x, new.y)
-            if not self.relu:
-                kept.clear()
+        learn, check = self.parts
+        new = _joined(learn[-self._new :])
+        self.learn.add(new.x, new.y)
+        if not self.relu:
+            new = _joined(check[-self._new :])
+            self.check.add(new.x, new.y)
+            learn.clear()
+            check.clear()
         self._new = self._gathered = 0
 
     def solve(self, weight: Tensor, constant: Tensor | None) -> Solution | None:
@@ -62,7 +65,9 @@ class Rows:
             return regress_rows(learn, check, weight.float(), constant, relu=self.relu)
         self._sum_up()
         start = weight.double() if constant is None else torch.cat([weight.double(), constant.double()], dim=1)
-        return regress(*self.sums, start, *self.parts)
+        return (
+            regress(self.learn, self.parts[1], start, self.parts[0]) if self.relu else regress(self.learn, self.check, start)
+        )
 
 
 def _joined(parts: Sequence[Rectified]) -> Rectified:

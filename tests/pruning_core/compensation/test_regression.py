@@ -76,6 +76,33 @@ def test_weights_that_cannot_be_bettered_stay() -> None:
     assert regress(gram, gram, weight.double()).after <= 1e-3
 
 
+def test_the_sums_are_as_they_were_afterwards() -> None:
+    """Ridges are put on their diagonal and taken off; a copy would cost hundreds of megabytes."""
+    x, y, weight, _ = problem(80)
+    gram = Gram()
+    gram.add(x, y)
+    before = gram.xx.clone()
+    for start in (weight.double(), torch.cat([weight, torch.zeros(GROUPS, 1, OUTPUTS)], dim=1).double()):
+        assert not math.isinf(regress(gram, gram, start).ridge)
+    assert torch.equal(gram.xx, before)
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["no-constant", "constant"])
+def test_rows_choose_the_ridge_that_their_sums_choose(constant: bool) -> None:
+    """Where all answers are far above zero, the ReLU behind them does nothing."""
+    x, y, weight, start = problem(40)
+    first = torch.cat([weight, start], dim=1).double() if constant else weight.double()
+    slope = torch.tensor([0.5, -2.0, 1.0]).view(1, 1, -1)
+    rows = Rectified.of(x, y, slope, torch.full((1, 1, OUTPUTS), 1e3))
+    learn, check = Gram(), Gram()
+    learn.add(x[:, :30], y[:, :30])
+    check.add(x[:, 30:], y[:, 30:])
+    held = Rectified(x[:, 30:], rows.signed[:, 30:], slope, rows.limit)
+    by_sums, by_rows = regress(learn, check, first), regress(learn, [held], first)
+    assert by_rows.ridge == by_sums.ridge
+    torch.testing.assert_close(by_rows.weight, by_sums.weight)
+
+
 def test_too_few_rows_say_so() -> None:
     x, y, weight, start = problem(4)
     rows = Rows(GROUPS, torch.ones(GROUPS * OUTPUTS), relu=False, whole=True)
