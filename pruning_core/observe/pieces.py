@@ -12,7 +12,7 @@ from pruning_core import tree
 from pruning_core.calibration import Batch
 from pruning_core.trace import Trace, Value
 
-AT_ONCE = 2**26  # bytes that one call of a run reads and makes
+AT_ONCE = 2**25  # bytes that one call of a run reads and makes
 
 
 def pieces(batches: Iterable[Batch], trace: Trace, limit: int = AT_ONCE) -> list[Batch]:
