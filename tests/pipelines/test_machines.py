@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,16 @@ import yaml
 
 from pipelines import environment, registry
 from pipelines.data import load_data
-from pipelines.servers import free_port
+from pipelines.servers import free_port, prefect_server
 from pipelines.steps.finetune.batches import batches_per_epoch
 from tests.conftest import quick_config, run_count
 
 
 @pytest.fixture
-def environ(prefect: None, tmp_path: Path) -> dict[str, str]:
-    from prefect.settings import PREFECT_API_URL
-
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "PYTHONPATH": os.getcwd()}
-    return {**os.environ, **where, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+def environ(home: Path) -> Iterator[dict[str, str]]:
+    with prefect_server() as server:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "PYTHONPATH": os.getcwd()}
+        yield {**os.environ, **where, "PREFECT_API_URL": f"{server.ready()}/api"}
 
 
 def start(rank: int, recipe: Path, environ: dict[str, str], folder: Path) -> "subprocess.Popen[str]":

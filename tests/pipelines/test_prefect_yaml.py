@@ -18,7 +18,7 @@ from pipelines import environment
 from pipelines.servers import prefect_server
 from tests.conftest import files_below
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 FILE = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text(encoding="utf-8"))
 
 
