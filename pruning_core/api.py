@@ -200,8 +200,7 @@ def scorer_of(subject: Subject, spec: PruningSpec, data: Calibration | None, lat
         labels = "labelled " if needs & WITH_LABELS else ""
         fix = f"pass calibration=..., {'' if labels else 'unlabelled inputs are enough, '}or use 'l2_norm'"
         raise SpecError(f"criterion {spec.criterion!r} needs {labels}calibration data", "calibration", fix)
-    refitted = spec.compensation == "sequential"
-    damages = Damages(subject, data, spec.seed, refitted=refitted) if "damage" in needs and data is not None else None
+    damages = Damages(subject, data, spec.seed) if "damage" in needs and data is not None else None
     seen = observe(subject, data, needs - {"damage"})
     scorer = Scorer(subject.tensors, spec.criterion, seen, spec.seed, damages)
     if latencies is None and "latency_ms" in spec.budget:

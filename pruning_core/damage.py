@@ -21,8 +21,8 @@ from pruning_core.trace import real_twin
 class Damages:
     """[C] damages of channel groups; lazily observed, cached by what a group consists of."""
 
-    def __init__(self, subject: Subject, calibration: Calibration, seed: int = 0, *, refitted: bool = True) -> None:
-        self.subject, self.calibration, self.seed, self.refitted = subject, calibration, seed, refitted
+    def __init__(self, subject: Subject, calibration: Calibration, seed: int = 0) -> None:
+        self.subject, self.calibration, self.seed = subject, calibration, seed
         self.notes: list[str] = []  # what could not be told as it should be
         self._grams: dict[int, Gram] | None = None
         self._inside: dict[object, Scores] = {}
@@ -70,7 +70,6 @@ class Damages:
             self.calibration,
             self.seed,
             samples=self.held_out or SAMPLES,
-            refitted=self.refitted,
         )
         if found is None and not self.notes:
             why = "autograd cannot follow the model on single samples"

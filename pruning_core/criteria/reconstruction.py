@@ -4,9 +4,8 @@ Inside a group, `criteria.elimination` says in which order the channels go. Each
 an input there, as in the refit, up to a limit (`observe.moments`); of wider consumers each channel does. What the
 groups cost each other is measured where it counts, at the model's outputs: for several numbers of removed channels the
 repaired change of the consumers' weights is multiplied with the per-sample gradients of the outputs (a Gauss-Newton
-estimate of the squared change of the outputs, without labels), of samples that the repair has not seen. What layers
-behind it will mend when they are refitted is taken off. Where the model cannot be differentiated, the consumers' own
-relative errors stand in.
+estimate of the squared change of the outputs, without labels), of samples that the repair has not seen. Where the model
+cannot be differentiated, the consumers' own relative errors stand in.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from pruning_core.writes import own_copy
 
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)  # of a group's channels: where its damage is measured
 SAMPLES = 96  # whose gradients are taken, one by one
-LEFT = 0.1  # share of a change's squared effect that is left when all layers are behind it and have been refitted
 SPREAD = 16  # samples that tell how far the outputs vary
 ENTRIES = 2**20  # of a weight that are widened at a time
 
@@ -64,10 +62,8 @@ class _Change:
     weight: Tensor
     bias: Tensor | None
 
-    left: float  # share of its effect that later refits leave
-
     def effect(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
-        """[F]: by how much the change moves what the gradients are of, to first order, and stays."""
+        """[F]: by how much the change moves what the gradients are of, to first order."""
         found = torch.zeros(len(FRACTIONS), dtype=torch.float64)
         for name, changes in ((self.call.weight, self.weight), (self.call.bias, self.bias)):
             gradient = gradients.get(name) if name else None
@@ -77,7 +73,7 @@ class _Change:
             for start in range(0, len(flat), ENTRIES):
                 part = slice(start, start + ENTRIES)
                 found += changes[:, part].float() @ flat[part]
-        return found * self.left
+        return found
 
 
 @dataclass(slots=True, eq=False)
@@ -175,22 +171,20 @@ def at_the_outputs(
     seed: int = 0,
     *,
     samples: int = SAMPLES,
-    refitted: bool = True,
 ) -> dict[str, Scores] | None:
     """Group -> [C] damage in units of the outputs' variance; None where the model cannot be differentiated.
 
-    `model` is a copy of the engine's own. `samples`: whose gradients are taken; best they had no
-    part in `grams`, for a repair looks better than it is where it was learned. `refitted`: whether every layer will be, in
-    order. A group that no layer reads
-    (the keys of an attention) is judged by what its own rows do to the outputs: sum_r w g per channel and sample.
+    `model` is a copy of the engine's own. `samples`: whose gradients are taken; best those that have no part in `grams`, for
+    a repair looks better than it is where it was learned (a VGG-like net's first linear layer has 1,152 inputs, and 2,048
+    images bring it one row each: its channels looked 20 times too cheap). A group that no layer reads (the keys of an
+    attention) is judged by what its own rows do to the outputs: sum_r w g per channel and sample.
     """
     named = {name: t for name, t in named_tensors(model).items() if isinstance(t, nn.Parameter) and t.is_floating_point()}
     for parameter in named.values():
         parameter.requires_grad_(True)
     calls = [call for call in layer_calls(trace) if call.weight in named]
-    left = left_by_refits(calls) if refitted else {}
     states = {
-        group.name: _changed(group, torch.from_numpy(eliminated[group.name]), calls, grams, named, left)
+        group.name: _changed(group, torch.from_numpy(eliminated[group.name]), calls, grams, named)
         for group in groups
         if group.name in eliminated
     }
@@ -205,7 +199,7 @@ def at_the_outputs(
                 total = sum((change.effect(gradients) for change in state.changes), torch.zeros(len(FRACTIONS)))
                 state.squares += total.double().square()
             for name, rows in alone.items():
-                effects[name].append(_own_effect(rows, named, gradients, left))
+                effects[name].append(_own_effect(rows, named, gradients))
     except _NotDifferentiable:
         return None
     found = {name: along_order(s.damage.numpy(), (s.squares / seen).numpy()) for name, s in states.items()}
@@ -221,7 +215,6 @@ def _changed(
     calls: Sequence[LayerCall],
     grams: Mapping[int, Gram],
     named: Mapping[str, Tensor],
-    left: Mapping[str, float],
 ) -> _Group:
     order = damage.argsort(stable=True)
     found = []
@@ -245,22 +238,8 @@ def _changed(
             change[k] = _as_weight(call, moved[:, : by_input.shape[1]], weight.shape, taps).flatten()
             if shift is not None:
                 shift[k] = moved[:, -1].reshape(shift.shape[1], -1).sum(dim=1)
-        found.append(_Change(call, change, shift, left.get(call.weight, 1.0)))
+        found.append(_Change(call, change, shift))
     return _Group(damage, found)
-
-
-def left_by_refits(calls: Sequence[LayerCall]) -> dict[str, float]:
-    """Weight -> share of a change of its layer's answers that is left at the outputs when all layers behind are refitted.
-
-    Each of them mends alike, down to LEFT of the squares for a layer before all others. Held against the real change of
-    the outputs where half of one group went and all else was refitted (2026-11-27, the residual net of
-    `make bench-accuracy`): 0.17 of what is predicted without this for the first third of the groups, 0.37 for the last.
-    With it, and with gradients of samples that are held out, accuracy without training on 10,000 training images held out
-    changed by 0.02, 0.06 and 0.58 points for that net at 1.8, 4 and 7 times fewer MACs (seven sources; with 0.3 instead of
-    0.1 four of them changed by -0.01, 0.23 and 0.09), by 0.16 and 0.22 for the VGG-like at 2.5 and 7 times, by 0.02 and 1.28
-    for the MobileNetV2-like (two sources each).
-    """
-    return {call.weight: LEFT ** ((len(calls) - 1 - number) / len(calls) / 2) for number, call in enumerate(calls)}
 
 
 def _shares(moment: Tensor, gone: Tensor, constant: bool) -> Tensor:
@@ -337,10 +316,7 @@ def _rows_of(group: ChannelGroup, named: Mapping[str, Tensor]) -> list[tuple[Mem
 
 
 def _own_effect(
-    rows: Sequence[tuple[Member, Tensor]],
-    named: Mapping[str, Tensor],
-    gradients: Mapping[str, Tensor | None],
-    left: Mapping[str, float],
+    rows: Sequence[tuple[Member, Tensor]], named: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None]
 ) -> Tensor:
     total = torch.zeros(max((int(c.max()) for _, c in rows), default=0) + 1, dtype=torch.float64)
     for member, channel_of in rows:
@@ -348,7 +324,7 @@ def _own_effect(
         if gradient is not None:
             by_row = (named[member.tensor].detach() * gradient).movedim(member.axis, 0).flatten(1).sum(dim=1).double().cpu()
             inside = channel_of >= 0
-            total.index_add_(0, channel_of[inside], by_row[inside] * left.get(member.tensor, 1.0))
+            total.index_add_(0, channel_of[inside], by_row[inside])
     return total
 
 

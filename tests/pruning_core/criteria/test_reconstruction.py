@@ -107,30 +107,11 @@ def test_depthwise_and_wide_kernels_are_seen_channel_by_channel(monkeypatch: pyt
     assert [grams[call.op.index].xx.shape[1] - 1 for call in layer_calls(trace)] == [36, 1, 8, 2]
 
 
-def test_layers_behind_mend_alike_and_none_mends_the_last() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    left = reconstruction.left_by_refits(layer_calls(study(net, ExampleInputs.of(torch.randn(2, 4))).trace))
-    steps = reconstruction.LEFT ** (1 / 6)  # of the amplitude, for each of three layers
-    assert left == {"0.weight": pytest.approx(steps**2), "2.weight": pytest.approx(steps), "4.weight": 1}
-
-
 def two_layers() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
     ).eval()
-
-
-def test_what_no_refit_will_mend_is_not_taken_off() -> None:
-    """The same damages but for the factor of each group's reader."""
-    net, x = two_layers(), torch.randn(96, 6, generator=torch.Generator().manual_seed(2))
-    subject = study(net, ExampleInputs.of(x[:2]))
-    groups = [g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason]
-    tables = [Damages(subject, Calibration(x), refitted=refitted).of(groups, compared=True) for refitted in (True, False)]
-    left = reconstruction.left_by_refits(layer_calls(subject.trace))
-    for group, reader in zip(groups, ("2.weight", "4.weight", "6.weight"), strict=True):
-        mended, plain = (torch.from_numpy(table[group.name]).sum() for table in tables)
-        assert float(mended / plain) == pytest.approx(left[reader] ** 2, rel=1e-6)
 
 
 @pytest.mark.parametrize(("samples", "looked_at"), [(4, 1), (60, 20), (900, reconstruction.SAMPLES)])
