@@ -175,9 +175,9 @@ def at_the_outputs(
     """Group -> [C] damage in units of the outputs' variance; None where the model cannot be differentiated.
 
     `model` is a copy of the engine's own. `samples`: whose gradients are taken; best those that have no part in `grams`, for
-    a repair looks better than it is where it was learned (a VGG-like net's first linear layer has 1,152 inputs, and 2,048
-    images bring it one row each: its channels looked 20 times too cheap). A group that no layer reads (the keys of an
-    attention) is judged by what its own rows do to the outputs: sum_r w g per channel and sample.
+    a repair looks better than it is where it was learned (a VGG-like net's first linear layer has 1,152 inputs, and 1,024
+    images bring it one row each: beside all others its channels looked 20 times too cheap). A group that no layer reads
+    (the keys of an attention) is judged by what its own rows do to the outputs: sum_r w g per channel and sample.
     """
     named = {name: t for name, t in named_tensors(model).items() if isinstance(t, nn.Parameter) and t.is_floating_point()}
     for parameter in named.values():
