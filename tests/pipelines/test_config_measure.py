@@ -8,6 +8,8 @@ import pytest
 from pipelines.config import CompressConfig, parse_config
 from pipelines.errors import ConfigError, DataError
 from pipelines.flows import stages
+from pipelines.flows.stages.request import latencies_of
+from pipelines.latencies import keep, table_path
 from pipelines.records import Condition
 from pipelines.steps.measure import conditions_of, engines
 from tests.conftest import quick_config
@@ -30,6 +32,27 @@ def test_one_value_is_a_list_of_one_and_the_first_is_the_primary() -> None:
     config = parse(measure=several.model_dump(), task="regression")
     assert parse_config(config.model_dump(mode="json"), "again") == config
     assert config.task.name == "regression"
+
+
+def test_a_latency_budget_is_timed_where_the_models_will_be(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Some GPU")
+    candidates = [{"budget": {"latency_ms": "1.5x"}}, {"budget": {"macs": "2x"}}]
+    tables = {
+        device: latencies_of(config.measure, config.candidates[0])
+        for device in ("cpu", "cuda")
+        for config in [parse(measure={"threads": 2, "device": device}, candidates=candidates)]
+    }
+    assert {device: table and (table.device, table.threads) for device, table in tables.items()} == {
+        "cpu": ("cpu", 2),
+        "cuda": ("cuda", 2),
+    }
+    for table in tables.values():
+        assert table is not None
+        keep(table)
+    assert [path.exists() for path in (table_path(2), table_path(2, "cuda"))] == [True, True]
+    assert table_path(2) != table_path(2, "cuda")
+    config = parse(candidates=candidates)
+    assert latencies_of(config.measure, config.candidates[1]) is None
 
 
 @pytest.mark.parametrize(
