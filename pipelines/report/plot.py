@@ -18,7 +18,8 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
     figure = Figure(figsize=(7.2, 4.5), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for number, row in enumerate(comparison.rows):
+    by_latency = sorted(row.latency_p50_ms for row in comparison.rows)
+    for row in comparison.rows:
         is_source = row is comparison.rows[0]
         color = "#555555" if is_source else "#1f77b4"
         spread = [[0.0], [max(0.0, row.latency_p90_ms - row.latency_p50_ms)]]
@@ -43,16 +44,18 @@ def accuracy_latency_plot(comparison: Comparison, path: Path) -> None:
         label = row.title if is_source else f"{row.title}\n{row.speedup:.2f}x faster"
         label += " (noisy)" if row.is_noisy else ""
         label += "" if is_source or row.passed else "\ndid not pass"
+        is_above = by_latency.index(row.latency_p50_ms) % 2 == 0  # neighbours often differ little
         axes.annotate(
             label,
             (row.latency_p50_ms, value),
-            xytext=(8, -24 if number % 2 == 0 and not is_source else 7),  # beside the bars; neighbours often differ little
+            xytext=(8, 7 if is_above else -7),  # beside the bars
             textcoords="offset points",
             ha="left",
+            va="bottom" if is_above else "top",
             fontsize=8,
         )
-    axes.margins(x=0.15, y=0.3)
-    axes.set_xlim(left=0)
+    axes.margins(y=0.3)
+    axes.set_xlim(0, 1.3 * by_latency[-1])  # the last label has its place, too
     baseline = comparison.rows[0]
     axes.set_xlabel("latency, ms per batch: median, bar to p90 (left is better)")
     better = "up" if baseline.higher_is_better else "down"
