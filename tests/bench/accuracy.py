@@ -148,7 +148,7 @@ def _result(pruned: Pruned, source: Source, steps: int, *, taught: bool) -> Reco
     start = time.process_time()
     if steps:
         teacher = source.teacher if taught else None
-        train(model, images.x, images.y, steps=steps, rate=RATE, seed=source.seed, teacher=teacher)
+        train(model, images.x, images.y, steps=steps, rate=RATE, seed=source.seed, teacher=teacher, half=True)
     return {
         "accuracy": round(accuracy(model, images.test_x, images.test_y), 4),
         "macs": round(pruned.factor, 3),

@@ -77,9 +77,20 @@ def trained(net: str, seed: int, images: Images, folder: Path) -> nn.Module:
 
 
 def train(
-    model: nn.Module, x: Tensor, y: Tensor, *, steps: int, rate: float, seed: int, teacher: Teacher | None = None
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    teacher: Teacher | None = None,
+    half: bool = False,
 ) -> None:
-    """SGD with Nesterov momentum, one cycle up to `rate` and down to nothing, mirror images. In place; ends in eval mode."""
+    """SGD with Nesterov momentum, one cycle up to `rate` and down to nothing, mirror images. In place; ends in eval mode.
+
+    `half`: convolutions and linear layers compute in bfloat16 (autocast), which is twice as fast on a CPU that can do it.
+    """
     generator = torch.Generator().manual_seed(seed)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
@@ -92,7 +103,8 @@ def train(
             mirrors = (torch.rand(per_epoch, BATCH, generator=generator) < 0.5).to(x.device)
         chosen, mirror = batches[place], mirrors[place]
         batch = torch.where(mirror[:, None, None, None], x[chosen].flip(3), x[chosen])
-        logits = model(batch)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+            logits = model(batch).float()
         loss = F.cross_entropy(logits, y[chosen])
         if teacher is not None:
             taught = torch.where(mirror[:, None], teacher.mirrored[chosen], teacher.plain[chosen])
