@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.bench.accuracy_tables import BEST, by_cell, render
+from tests.bench.accuracy_tables import BEST, best_peer, by_cell, render
 from tests.bench.oracle import count_macs
 from tests.bench.pruners import ROUNDS, smallest_ratio
 from tests.bench.small_nets import NETS
@@ -45,6 +45,19 @@ def test_the_nets_are_what_the_tables_say() -> None:
 def record(method: str, accuracy: float, seed: int = 0, stage: str = "cut") -> dict[str, object]:
     base = {"net": "residual", "seed": seed, "factor": 4.0, "method": method, "stage": stage, "source": 0.92}
     return base | {"accuracy": accuracy, "macs": 4.05, "prune_seconds": 1.0}
+
+
+def test_the_peer_that_trains_longest_is_the_best_after_the_longest_training_of_all() -> None:
+    records = [
+        record("tp-bn-global", 0.3),
+        record("tp-taylor-global", 0.2),
+        record("tp-bn-global", 0.5, stage="steps100"),
+        record("tp-taylor-global", 0.6, stage="steps100"),
+        record("ours", 0.9, stage="steps100"),
+        record("tp-bn-global", 0.8, stage="epoch1"),  # of the other it is not known yet
+    ]
+    assert best_peer(records, 2) == "tp-taylor-global"
+    assert best_peer(records, 3) is None
 
 
 def test_the_peer_is_given_its_best_variant_for_every_seed_and_stage() -> None:

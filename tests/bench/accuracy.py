@@ -4,8 +4,8 @@
     python -m tests.bench.accuracy --report --markdown --plot accuracy.png
 
 What the results file already has is skipped: stop and start at will. Several runs may share the file if they differ in
-`--nets`, `--seeds` or `--factors`. Test images only measure. `tp-best` in `--methods` stands for those of Torch-Pruning's
-six variants that the results call best, right after the cut or after 100 steps, which is more than a user could know.
+`--nets`, `--seeds` or `--factors`. Test images only measure. `tp-best` in `--methods` stands for that of Torch-Pruning's
+six variants which the results call best after the most training that they have, which is more than a user could know.
 """
 
 import argparse
@@ -136,10 +136,8 @@ def _records(source: Source, factor: float, options: argparse.Namespace) -> Iter
 def _expand(methods: str, source: Source, factor: float, known: list[Record]) -> list[str]:
     names = methods.split(",")
     if "tp-best" in names:
-        here = [r for r in known if _key(r)[:3] == (source.net, source.seed, factor) and r["method"] in PEERS]
-        for stage in ("cut", "steps100"):
-            at_stage = [r for r in here if r["stage"] == stage and "accuracy" in r]
-            names += [max(at_stage, key=lambda r: r["accuracy"])["method"]] if at_stage else []
+        best = accuracy_tables.best_peer([r for r in known if _key(r)[:3] == (source.net, source.seed, factor)], len(PEERS))
+        names += [best] if best else []
     return [method for method in METHODS if method in names]
 
 

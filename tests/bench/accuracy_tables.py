@@ -50,6 +50,16 @@ def by_cell(records: list[Record]) -> Cells:
     return cells
 
 
+def best_peer(records: list[Record], variants: int) -> str | None:
+    """The variant of Torch-Pruning that is best after the most training for which all of them are there, of one cell."""
+    for stage in reversed(STAGES):
+        here = [r for r in records if r["stage"] == stage and r["method"].startswith(PEER) and "accuracy" in r]
+        found = {r["method"]: r["accuracy"] for r in here}
+        if len(found) == variants:
+            return max(found, key=lambda method: found[method])
+    return None
+
+
 def plot(records: list[Record], path: Path) -> None:
     """A row of panels for each net, one for each stage: accuracy against how many times fewer MACs."""
     from matplotlib.figure import Figure

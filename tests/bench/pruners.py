@@ -45,11 +45,11 @@ def ours(model: nn.Module, images: Images, factor: float) -> Pruned:
 
 
 def ours_plain(model: nn.Module, images: Images, factor: float) -> Pruned:
-    """Without data: L2 norms and the recommendation, every width allowed."""
+    """Without data: L2 norms and the recommendation, with the same floor."""
     import pruning_core as pc
 
     def prune(ratio: float) -> nn.Module:
-        spec = pc.PruningSpec(ratio=ratio, criterion="l2_norm", allocator="slamp", min_channels=1, round_to=1)
+        spec = pc.PruningSpec(ratio=ratio, criterion="l2_norm", allocator="slamp", min_channels=FLOOR, round_to=1)
         return pc.prune(model, _example(images), spec).model
 
     return _at_factor(prune, model, images, factor)
