@@ -75,9 +75,9 @@ def test_the_peer_is_given_its_best_variant_for_every_seed_and_stage() -> None:
     assert sorted(r["accuracy"] for r in cells["residual", 4.0, BEST, "cut"]) == [0.5, 0.6]
     assert [r["accuracy"] for r in cells["residual", 4.0, BEST, "epoch1"]] == [0.8]
     table = render(records, markdown=True)
-    assert "| ours | 80.0% |" in table
-    assert "55.0% (bn-global, taylor-global)" in table
-    assert "80.0% (1 of 2 seeds)" in table
+    assert "| ours | 80.00% |" in table
+    assert "55.00% (bn-global, taylor-global)" in table
+    assert "80.00% (1 of 2 seeds)" in table
     assert "tp-bn-uniform" in table.splitlines()[-1]
 
 

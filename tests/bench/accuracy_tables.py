@@ -107,7 +107,7 @@ def _accuracy(group: list[Record], seeds: int) -> str:
         return ""
     note = "" if len(group) == seeds else f" ({len(group)} of {seeds} seeds)"
     variants = dict.fromkeys(r["method"].removeprefix(PEER) for r in group if r["method"].startswith(PEER))
-    return f"{_mean(r['accuracy'] for r in group):.1%}{note}" + (f" ({', '.join(variants)})" if variants else "")
+    return f"{_mean(r['accuracy'] for r in group):.2%}{note}" + (f" ({', '.join(variants)})" if variants else "")
 
 
 def _mean(values: Iterable[float]) -> float:
