@@ -85,6 +85,15 @@ class Calibration:
             asked = f"{self.samples} samples were asked for, " if self.samples else ""
             raise SpecError(f"{asked}the calibration data holds {seen}", "calibration", "give more data or ask for less")
 
+    def count(self) -> int:
+        """How many samples there are. Reads the data once where it is no tensor and `samples` does not say.
+
+        Raises: SpecError when there are none, or fewer than asked for.
+        """
+        if isinstance(self.data, Tensor) and len(self.data) >= (self.samples or 1):
+            return self.samples or len(self.data)
+        return sum(map(len, self))
+
     def _batches(self) -> Iterator[Batch]:
         if isinstance(self.data, Tensor):
             last_alone = len(self.data) > BATCH and len(self.data) % BATCH == 1  # some models take no sample alone

@@ -34,13 +34,14 @@ class Damages:
         if self._grams is None:
             model = real_twin(self.subject.model).eval()
             learned = none_alone(after(self.calibration, self.held_out))
-            self._grams = input_moments(model, self.subject.trace, learned, self.seed, unfolded=True)
+            samples = self.calibration.count() - self.held_out
+            self._grams = input_moments(model, self.subject.trace, learned, samples, self.seed, unfolded=True)
         return self._grams
 
     @cached_property
     def held_out(self) -> int:
         """How many of the first samples measure what is repaired with the others; 0: all serve for both."""
-        return min(SAMPLES, sum(map(len, self.calibration)) // 3)
+        return min(SAMPLES, self.calibration.count() // 3)
 
     def of(self, groups: Sequence[ChannelGroup], *, compared: bool) -> dict[str, Scores]:
         """Group -> [C] damage. `compared`: in one unit for all groups, which takes gradients of the outputs.

@@ -1,11 +1,14 @@
 """Least squares: express the removed channels by the kept ones, and fold that into the weights that read them.
 
 B = G_RK (G_KK + ridge)^-1 with the Gram matrix G of a layer's input channels in the original network; the weights of a
-kept channel take over their shares of the removed ones', the mean goes into the bias. One pass, no gradients. Every
+kept channel take over their shares of the removed ones', the mean goes into the bias, or into the BatchNorm behind a
+layer that has none. One pass, no gradients. Every
 layer is mended for itself, so a layer's repair does not know what the layers before it still lack.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from pruning_core.calibration import Calibration
 from pruning_core.compensation.report import Repair
+from pruning_core.compensation.surroundings import mean_behind, readers_of, surroundings
 from pruning_core.criteria.elimination import RIDGE, repair
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
@@ -26,8 +30,10 @@ def fold(
 ) -> tuple[Repair, ...]:
     """Mend every weight of `pruned` that reads removed channels, in place."""
     trace = prediction.analysis.trace
-    grams = input_moments(original, trace, calibration, seed)
+    grams = input_moments(original, trace, calibration, calibration.count(), seed)
     before, after = named_tensors(original), named_tensors(pruned)
+    names = {value.index: name for name, value in trace.tensors.items()}
+    readers = readers_of(trace)
     found: list[Repair] = []
     for call in layer_calls(trace):
         axes = prediction.analysis.tensor_axes(call.weight)
@@ -43,10 +49,20 @@ def fold(
             continue
         out = torch.tensor(prediction.kept(axes[call.out_axis]))
         rows = before[call.weight].detach().double().cpu().index_select(call.out_axis, out)  # where Grams are
-        bias = after[call.bias] if call.bias else None
+        mean = mean_behind(call, surroundings(call, trace, readers), after, names, readers)
+        bias = after[call.bias] if call.bias else mean
         scale = _rescaled(rows.index_select(call.in_axis, keeps.nonzero()[:, 0]), after[call.weight])
-        found.append(_fold_one(call, rows, keeps, grams[call.op.index], after[call.weight], bias, scale))
+        constant = None if bias is None else _Constant(bias, -1 if bias is mean else 1)
+        found.append(_fold_one(call, rows, keeps, grams[call.op.index], after[call.weight], constant, scale))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Constant:
+    """What takes a constant: a bias, or with sign -1 the mean of the BatchNorm behind."""
+
+    tensor: Tensor
+    sign: int
 
 
 def _same_inputs(prediction: Prediction, call: LayerCall) -> bool:
@@ -62,7 +78,7 @@ def _rescaled(expected: Tensor, found: Tensor) -> float:
 
 
 def _fold_one(
-    call: LayerCall, rows: Tensor, keeps: Tensor, gram: Gram, weight: Tensor, bias: Tensor | None, scale: float
+    call: LayerCall, rows: Tensor, keeps: Tensor, gram: Gram, weight: Tensor, constant: _Constant | None, scale: float
 ) -> Repair:
     gone, kept = (~keeps).nonzero()[:, 0], keeps.nonzero()[:, 0]
     moment = gram.xx / gram.rows
@@ -72,8 +88,8 @@ def _fold_one(
     before = after = energy = 0.0
     for g, part in enumerate(parts):
         flat = part.flatten(1)  # [I, R]
-        with_one = torch.cat([kept, torch.tensor([len(keeps)])]) if bias is not None else kept
-        shares = repair(moment[g], gone, with_one, bias is not None)  # [gone, kept (+ 1)]
+        with_one = torch.cat([kept, torch.tensor([len(keeps)])]) if constant is not None else kept
+        shares = repair(moment[g], gone, with_one, constant is not None)  # [gone, kept (+ 1)]
         moved = shares.T @ flat[gone]
         mended.append((flat[kept] + moved[: len(kept)]).reshape(len(kept), *part.shape[1:]))
         constants.append(moved[-1].reshape(part.shape[1], -1).sum(dim=1))
@@ -84,7 +100,7 @@ def _fold_one(
         after += float((change * (moment[g] @ change)).sum())
         energy += float((flat * (moment[g, :-1, :-1] @ flat)).sum())
     weight.data.copy_(torch.cat(mended, dim=1).movedim(0, call.in_axis) * scale)
-    if bias is not None:
-        bias.data += (torch.cat(constants) * scale).to(bias)
+    if constant is not None:
+        constant.tensor.data += constant.sign * (torch.cat(constants) * scale).to(constant.tensor)
     energy = max(energy, 1e-30)
     return Repair(call.weight, gram.rows, RIDGE, before / energy, after / energy)

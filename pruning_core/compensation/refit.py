@@ -20,14 +20,14 @@ from pruning_core.calibration import Calibration, generator
 from pruning_core.compensation.regression import Solution
 from pruning_core.compensation.report import Repair
 from pruning_core.compensation.rows import Rows
-from pruning_core.compensation.surroundings import Affine, Surroundings, surroundings
+from pruning_core.compensation.surroundings import Affine, Surroundings, mean_behind, readers_of, surroundings
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import sample_rows
 from pruning_core.observe.lockstep import Lockstep, Stop
 from pruning_core.observe.pieces import pieces
 from pruning_core.plan import Rescale
 from pruning_core.prediction import Prediction
-from pruning_core.trace import Op, Value
+from pruning_core.trace import Value
 from pruning_core.twin import named_tensors
 
 ROWS_PER_INPUT = 24  # of a regression
@@ -109,7 +109,7 @@ def refit(
     trace = prediction.analysis.trace
     jobs = _jobs(pruned, prediction, rescales)
     stops = [Stop(job.answer, job.call.op.index, job.behind.other_made_by if job.behind.addition else -1) for job in jobs]
-    parts = pieces(calibration, trace)
+    parts = list(pieces(calibration, trace))
 
     def room(number: int, samples: int) -> int:
         return MEMORY - jobs[number].bytes_for(samples)
@@ -176,10 +176,7 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
     trace = prediction.analysis.trace
     named = named_tensors(pruned)
     names = {value.index: name for name, value in trace.tensors.items()}
-    readers: dict[int, list[Op]] = {}
-    for op in trace.ops:
-        for value in op.inputs():
-            readers.setdefault(value.index, []).append(op)
+    readers = readers_of(trace)
     changed = first_change(prediction)
     samples = next((value.shape[0] for value in trace.inputs if value.shape), 1)
     found: list[_Job] = []
@@ -194,10 +191,7 @@ def _jobs(pruned: nn.Module, prediction: Prediction, rescales: Sequence[Rescale]
         behind = surroundings(call, trace, readers)
         if scale is not None:
             behind = Surroundings(None, None, -1, False)
-        mean = None
-        if call.bias is None and behind.norm is not None and isinstance(behind.norm.args[3], Value):
-            statistic = behind.norm.args[3].index
-            mean = named[names[statistic]] if len(readers[statistic]) == 1 else None
+        mean = mean_behind(call, behind, named, names, readers)
         channels = prediction.shape(call.output)[call.channel_axis]
         affine = Affine.of(behind.norm, named, names, channels, summand=behind.addition is not None)
         bias = named[call.bias] if call.bias else None

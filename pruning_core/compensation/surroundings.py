@@ -60,6 +60,28 @@ def surroundings(call: LayerCall, trace: Trace, readers: dict[int, list[Op]]) ->
     return Surroundings(norm, addition, made_by, relu)
 
 
+def mean_behind(
+    call: LayerCall, behind: Surroundings, named: dict[str, Tensor], names: dict[int, str], readers: dict[int, list[Op]]
+) -> Tensor | None:
+    """The mean of the BatchNorm that takes a constant for a layer without a bias; None where it serves others too.
+
+    `named`: the pruned model's tensors; `names`: of the trace's, by index.
+    """
+    if call.bias is not None or behind.norm is None or not isinstance(behind.norm.args[3], Value):
+        return None
+    statistic = behind.norm.args[3].index
+    return named[names[statistic]] if len(readers[statistic]) == 1 else None
+
+
+def readers_of(trace: Trace) -> dict[int, list[Op]]:
+    """Value -> the calls that read it, in order."""
+    found: dict[int, list[Op]] = {}
+    for op in trace.ops:
+        for value in op.inputs():
+            found.setdefault(value.index, []).append(op)
+    return found
+
+
 def _is_frozen_norm(op: Op, value: Value, tensors: set[int]) -> bool:
     """A BatchNorm in evaluation mode whose statistics are the model's."""
     return (

@@ -12,19 +12,24 @@ CHUNK = 2**22  # entries multiplied in single precision before they are added in
 
 class Gram:
     """Sums over rows of x x^T, x y^T, y y^T, x, y. x [G, N, K], y [G, N, O]; double precision sums
-    in main memory, wherever the rows are."""
+    in main memory, wherever the rows are.
 
-    def __init__(self) -> None:
+    `exact`: products in double precision too, so that what is made of the inverse does not depend on how the rows were cut
+    into batches. They take twice the time.
+    """
+
+    def __init__(self, *, exact: bool = False) -> None:
         self.rows = 0
+        self._type = torch.float64 if exact else torch.float32
         self._sums: dict[str, Tensor] = {}
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
         size = max(CHUNK // (x.shape[0] * (x.shape[2] + 1)), 512)
         for start in range(0, x.shape[1], size):
-            part = _with_one(x[:, start : start + size])
+            part = _with_one(x[:, start : start + size].to(self._type))
             self._plus("xx", part.transpose(1, 2) @ part)
             if y is not None:
-                out = y[:, start : start + size].float()
+                out = y[:, start : start + size].to(self._type)
                 self._plus("xy", part.transpose(1, 2) @ out)
                 self._plus("yy", (out * out).sum(dim=1))
         self.rows += x.shape[1]
@@ -52,7 +57,7 @@ class Gram:
 
 
 def _with_one(x: Tensor) -> Tensor:
-    return torch.cat([x.float(), x.new_ones(*x.shape[:2], 1, dtype=torch.float32)], dim=2)
+    return torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
 
 
 def sample_rows(count: int, wanted: int, generator: torch.Generator) -> Tensor:

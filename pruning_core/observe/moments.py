@@ -23,18 +23,18 @@ MAX_UNFOLDED = 1152  # inputs of a convolution with each kernel position counted
 
 
 def input_moments(
-    model: nn.Module, trace: Trace, data: Iterable[Batch], seed: int = 0, *, unfolded: bool = False
+    model: nn.Module, trace: Trace, data: Iterable[Batch], samples: int, seed: int = 0, *, unfolded: bool = False
 ) -> dict[int, Gram]:
     """Call -> Gram matrix [G, I + 1, I + 1] of its input channels at single positions, with a constant last.
 
+    `samples`: how many the data holds; they are read once, one piece at a time.
     `unfolded`: of all that a convolution's kernel reads at once, [G, I T + 1, I T + 1] for T kernel positions, up to
     MAX_UNFOLDED. Layers of more than MAX_INPUTS input channels are left out.
     `model` is a copy of the engine's own, in evaluation mode. Raises: ModelError for activations that are no numbers.
     """
     calls = {call.op.index: call for call in layer_calls(trace) if call.inputs <= MAX_INPUTS}
-    grams = {index: Gram() for index in calls}
-    batches = pieces(data, trace)
-    samples, seen, size = sum(map(len, batches)), 0, 0
+    grams = {index: Gram(exact=True) for index in calls}
+    seen = size = 0
 
     def look(op: Op, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
         call = calls[op.index]
@@ -51,7 +51,7 @@ def input_moments(
             grams[op.index].add(channel_rows(call, x, rows))
         return out
 
-    for batch in batches:
+    for batch in pieces(data, trace):
         size = len(batch)
         run_tapped(model, batch.inputs, Tap(trace, calls, look))
         seen += size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
@@ -15,21 +15,19 @@ from pruning_core.trace import Trace, Value
 AT_ONCE = 2**25  # bytes that one call of a run reads and makes
 
 
-def pieces(batches: Iterable[Batch], trace: Trace, limit: int = AT_ONCE) -> list[Batch]:
+def pieces(batches: Iterable[Batch], trace: Trace, limit: int = AT_ONCE) -> Iterator[Batch]:
     """The same samples in the same order, cut so that no call of the trace reads and makes more than `limit` bytes.
 
     A batch that is small enough stays whole, and a sample always does. Targets are left out; what has no entry per sample
     goes to all pieces. No data is copied.
     """
     per_entry = _bytes_per_entry(trace)
-    found: list[Batch] = []
     for batch in batches:
         size = len(batch)
         entries = next((t.numel() for t in tree.tensors((batch.inputs.args, batch.inputs.kwargs)) if t.ndim), 1)
         parts = min(max(math.ceil(per_entry * entries / limit), 1), max(size, 1))
         bounds = [math.ceil(size * k / parts) for k in range(parts + 1)]  # even: some models take no sample alone
-        found += [_part(batch, *ends) for ends in itertools.pairwise(bounds)] if parts > 1 else [Batch(batch.inputs)]
-    return found
+        yield from (_part(batch, *ends) for ends in itertools.pairwise(bounds)) if parts > 1 else (Batch(batch.inputs),)
 
 
 def _part(batch: Batch, start: int, stop: int) -> Batch:

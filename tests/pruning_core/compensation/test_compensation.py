@@ -85,6 +85,20 @@ def test_copies_of_other_channels_are_removed_for_nothing(net: Net, layer: str, 
     assert error(net, mended.model, images(16, 9)) < 1e-3 * lost
 
 
+@pytest.mark.parametrize("compensation", ["least_squares", "sequential"])
+def test_the_mean_of_what_is_gone_goes_into_the_norm_behind_a_layer_without_bias(compensation: str) -> None:
+    """A channel that is always 3 is a constant to its reader; BatchNorm is the only one who can take it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1, bias=False), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1)).eval()
+    with torch.no_grad():
+        net[0].weight[2] = 0
+        net[0].bias[2] = 3
+    x = torch.randn(64, 3, 4, 4)
+    spec = pc.PruningSpec(index={"0": "2"}, compensation=compensation)
+    result = pc.prune(net, x[:2], spec, calibration=x)
+    torch.testing.assert_close(result.model(x), net(x), rtol=1e-3, atol=1e-3)
+
+
 def test_each_step_of_compensation_helps(net: Net) -> None:
     errors = {
         kind: error(net, prune(net, kind, ratio=0.5, criterion="reconstruction").model, images(64, 9))

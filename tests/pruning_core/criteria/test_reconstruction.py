@@ -1,5 +1,7 @@
 """What is chosen to go is what the whole kernel of a consumer cannot mend."""
 
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -64,6 +66,40 @@ def test_damages_do_not_depend_on_the_batches(compared: bool, monkeypatch: pytes
         torch.testing.assert_close(torch.from_numpy(cut[name]), torch.from_numpy(damage), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("compared", [False, True])
+def test_nearly_alike_channels_are_told_apart_the_same_way_whatever_the_batches(compared: bool) -> None:
+    """Inverses of a matrix with a large mean magnify what single precision rounds: that must not reach the scores."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), nn.Sigmoid(), nn.Linear(16, 12), nn.Sigmoid(), nn.Linear(12, 4)).eval()
+    x = torch.randn(200, 6)
+    subject = study(net, ExampleInputs.of(x[:2]))
+    groups = [g for g in channel_groups(resolve(subject.trace, Decisions())) if not g.reason]
+    whole = Damages(subject, Calibration([x])).of(groups, compared=compared)
+    cut = Damages(subject, Calibration(list(x.split(7)))).of(groups, compared=compared)
+    for name, damage in whole.items():
+        torch.testing.assert_close(torch.from_numpy(cut[name]), torch.from_numpy(damage), rtol=1e-5, atol=0)
+
+
+def test_moments_hold_a_few_batches_whatever_their_number() -> None:
+    """Batches die as they were looked at: memory does not grow with the number of samples."""
+    net = two_layers()
+    subject = study(net, ExampleInputs.of(torch.randn(2, 6)))
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+
+    class Stream:
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            nonlocal most
+            for _ in range(40):
+                x = torch.randn(8, 6)
+                alive.add(x)
+                most = max(most, len(alive))
+                yield x
+
+    input_moments(net, subject.trace, Calibration(Stream()), 320)
+    assert most <= 4
+
+
 def test_a_weight_by_input_is_the_weight_again() -> None:
     """To rows of inputs and back is the weight again, for layers of every form."""
     torch.manual_seed(0)
@@ -78,7 +114,7 @@ def test_a_weight_by_input_is_the_weight_again() -> None:
         net = nn.Sequential(nn.Linear(6, 6) if not spatial else type(layer)(6, 6, 1), layer).eval()
         x = torch.randn(12, 6, *spatial)
         trace = study(net, ExampleInputs.of(x[:2])).trace
-        grams = input_moments(net, trace, Calibration(x), unfolded=True)
+        grams = input_moments(net, trace, Calibration(x), len(x), unfolded=True)
         for call in layer_calls(trace):
             taps = (grams[call.op.index].xx.shape[1] - 1) // call.inputs
             weight = net.get_parameter(call.weight).detach()
@@ -92,7 +128,7 @@ def test_unfolded_moments_are_those_of_the_windows(groups: int) -> None:
     net = nn.Sequential(nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, groups=groups)).eval()
     x = torch.randn(5, 4, 7, 6)
     trace = study(net, ExampleInputs.of(x)).trace
-    (gram,) = input_moments(net, trace, Calibration(x), unfolded=True).values()
+    (gram,) = input_moments(net, trace, Calibration(x), len(x), unfolded=True).values()
     windows = F.unfold(x, (3, 2), padding=1, stride=2).reshape(5, groups, -1, 4 * 4).permute(1, 0, 3, 2).flatten(1, 2)
     with_one = torch.cat([windows, torch.ones(groups, windows.shape[1], 1)], dim=2).double()
     torch.testing.assert_close(gram.xx, with_one.transpose(1, 2) @ with_one, rtol=1e-5, atol=1e-4)
@@ -103,7 +139,7 @@ def test_depthwise_and_wide_kernels_are_seen_channel_by_channel(monkeypatch: pyt
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 2, 3), nn.Conv2d(2, 2, 1)).eval()
     x = torch.randn(2, 4, 9, 9)
     trace = study(net, ExampleInputs.of(x)).trace
-    grams = input_moments(net, trace, Calibration(x), unfolded=True)
+    grams = input_moments(net, trace, Calibration(x), len(x), unfolded=True)
     assert [grams[call.op.index].xx.shape[1] - 1 for call in layer_calls(trace)] == [36, 1, 8, 2]
 
 

@@ -210,7 +210,7 @@ def test_kernels_run_in_the_thread_that_asks() -> None:
 
 def test_a_model_that_fails_on_the_data_says_so() -> None:
     trace: Trace = subject_of(MODEL, X[:2]).trace
-    data = pieces(Calibration([torch.randn(2, 4, 21, 21)] * 2), trace)
+    data = list(pieces(Calibration([torch.randn(2, 4, 21, 21)] * 2), trace))
     with pytest.raises(ModelError, match="channels"), Lockstep(MODEL, MODEL, trace, [Stop(0, 0)], data, lambda n, s: 1):
         pass
 

@@ -23,7 +23,7 @@ def test_pieces_are_the_samples_in_order_and_fit() -> None:
     build, shape = NETS["conv"]
     x = torch.randn(shape)
     trace = subject_of(build(), x[:2]).trace
-    found = pieces(Calibration([x[:7], x[7:]]), trace, limit=2 * IMAGE)
+    found = list(pieces(Calibration([x[:7], x[7:]]), trace, limit=2 * IMAGE))
     assert [len(piece) for piece in found] == [2, 2, 2, 1, 2, 1]
     assert torch.equal(joined(found), x)
     assert found[1].inputs.args[0].data_ptr() == x[2:].data_ptr()  # no copy
@@ -37,15 +37,15 @@ def test_larger_images_than_the_example_make_smaller_pieces() -> None:
     trace = subject_of(layer, torch.randn(1, 3, 8, 8)).trace
     limit = 4 * (3 * 64 + 5 * 36)
     small, large = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 16, 8)
-    assert len(pieces(Calibration([small]), trace, limit=2 * limit)) == 2
-    assert len(pieces(Calibration([large]), trace, limit=2 * limit)) == 4
+    assert len(list(pieces(Calibration([small]), trace, limit=2 * limit))) == 2
+    assert len(list(pieces(Calibration([large]), trace, limit=2 * limit))) == 4
 
 
 def test_what_has_no_entry_per_sample_goes_to_every_piece() -> None:
     trace = subject_of(nn.Linear(4, 4), torch.randn(2, 4)).trace
     table = torch.randn(3, 4)
     batch = Batch(ExampleInputs.of({"x": torch.randn(5, 4), "table": table}), target=torch.zeros(5))
-    found = pieces([batch], trace, limit=1)
+    found = list(pieces([batch], trace, limit=1))
     assert len(found) == 5
     assert all(piece.inputs.kwargs["table"].data_ptr() == table.data_ptr() for piece in found)
 
@@ -54,9 +54,9 @@ def test_second_moments_of_all_rows_whatever_the_pieces(monkeypatch) -> None:  #
     build, shape = NETS["conv"]
     x = torch.randn(shape)
     subject = subject_of(build(), x[:2])
-    whole = input_moments(real_twin(subject.model), subject.trace, Calibration(x))
+    whole = input_moments(real_twin(subject.model), subject.trace, Calibration(x), len(x))
     monkeypatch.setattr(moments, "pieces", lambda batches, trace: pieces(batches, trace, limit=3 * IMAGE))
-    cut = input_moments(real_twin(subject.model), subject.trace, Calibration([x[:4], x[4:]]))
+    cut = input_moments(real_twin(subject.model), subject.trace, Calibration([x[:4], x[4:]]), len(x))
     assert whole.keys() == cut.keys()
     for call, gram in whole.items():
         assert cut[call].rows == gram.rows
@@ -70,7 +70,7 @@ def test_sampled_second_moments_are_unbiased(monkeypatch) -> None:  # type: igno
     build, shape = NETS["conv"]
     x = torch.randn(shape)
     subject = subject_of(build(), x[:2])
-    full = input_moments(real_twin(subject.model), subject.trace, Calibration(x))
+    full = input_moments(real_twin(subject.model), subject.trace, Calibration(x), len(x))
     first = min(full)
     want = full[first].xx / full[first].rows
     rows = x.permute(0, 2, 3, 1).reshape(-1, 3)
@@ -82,6 +82,6 @@ def test_sampled_second_moments_are_unbiased(monkeypatch) -> None:  # type: igno
     typical = float(torch.stack([(d - want).norm() for d in drawn]).mean())
     assert float((torch.stack(drawn).mean(0) - want).norm()) < typical / 8
     monkeypatch.setattr(moments, "ROWS", 60)
-    some = input_moments(real_twin(subject.model), subject.trace, Calibration([x[:5], x[5:]]), seed=1)[first]
+    some = input_moments(real_twin(subject.model), subject.trace, Calibration([x[:5], x[5:]]), len(x), seed=1)[first]
     assert 50 <= some.rows <= 62
     assert float((some.xx[0] / some.rows - want[0]).norm()) < 4 * typical
