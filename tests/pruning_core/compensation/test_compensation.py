@@ -89,7 +89,7 @@ def test_copies_of_other_channels_are_removed_for_nothing(net: Net, layer: str, 
 def test_the_mean_of_what_is_gone_goes_into_the_norm_behind_a_layer_without_bias(compensation: str) -> None:
     """A channel that is always 3 is a constant to its reader; BatchNorm is the only one who can take it."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1, bias=False), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1)).eval()
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 6, 1, bias=False), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1)).eval()
     with torch.no_grad():
         net[0].weight[2] = 0
         net[0].bias[2] = 3
