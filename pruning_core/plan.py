@@ -129,10 +129,17 @@ class PruningPlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What cannot be promised of the pruned model."""
-        if not (self.cuts and self.not_run):
-            return ()
-        return (f"not run on the example inputs, so not cut, and may not fit: {', '.join(self.not_run)}",)
+        """What cannot be promised of the pruned model, and what was asked for and could not be."""
+        found = []
+        if self.cuts and self.not_run:
+            found.append(f"not run on the example inputs, so not cut, and may not fit: {', '.join(self.not_run)}")
+        alike = [cut.group for cut in self.cuts if cut.positions > 1]
+        if alike and self.spec.group_policy in {"count", "none"}:
+            found.append(
+                f"group_policy {self.spec.group_policy!r}: {', '.join(alike)} lose the same positions in every part all the "
+                "same, for one weight axis serves all parts (a reshape, or the inputs of a grouped convolution)"
+            )
+        return tuple(found)
 
     def to_json(self) -> str:
         data = dataclasses.asdict(self)
