@@ -67,6 +67,7 @@ def _merged(parts: Sequence[ScoredGroup], spec: PruningSpec) -> ScoredGroup:
         positions=sum(part.positions * part.channels // lots for part in parts),
         structure=tuple(sorted(kind for part in parts for kind in part.structure)),
         parts=tuple(parts),
+        originals=sum(p.full * p.positions for p in parts) / sum(p.channels * p.positions for p in parts),
     )
 
 

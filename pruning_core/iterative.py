@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pruning_core.calibration import Calibration
 from pruning_core.compensation import compensate
@@ -31,16 +32,22 @@ def plan_in_steps(
 ) -> tuple[PruningPlan, Draft]:
     """`spec.steps` rounds of plan and cut, each on the mended result of the one before; what is asked for grows evenly.
 
+    Ratios are shares of the original widths in every round, so the last round ends where a single plan would.
+
     Raises: what a single plan raises; VerifyError when the rounds do not add up to one plan.
     """
     if spec.steps == 1 or spec.index:
         return make_plan(subject, spec, scorer_of(subject, spec))
     slices: dict[tuple[str, int], TensorSlice] = {}
     now, full = subject, cost_of(subject.model, subject.trace)
+    groups: Sequence[ChannelGroup] = ()  # of the original
     choices: dict[ChoiceKey, int] = {}  # heads or their size: what the first round cuts, the others do
     for number in range(1, spec.steps + 1):
         part = _share(spec, number, full)
-        plan, draft = make_plan(now, part, scorer_of(now, part), choices)
+        scorer = scorer_of(now, part)
+        scorer.originals = originals(groups, slices)
+        plan, draft = make_plan(now, part, scorer, choices)
+        groups = groups or draft.groups
         choices = {key: choice.taken for key, choice in draft.analysis.choices.items()} | choices
         slices = composed(slices, plan.slices)
         if number < spec.steps:
@@ -52,9 +59,9 @@ def plan_in_steps(
 
 
 def _share(spec: PruningSpec, number: int, full: Cost) -> PruningSpec:
-    """What one round is asked for: equal ratios of what is left, and a geometric way to every budget."""
-    ratios = {name: _of_the_rest(ratio, spec.steps) for name, ratio in spec.ratios.items()}
+    """What is asked for up to this round: a geometric way to every ratio of the original, and to every budget."""
     done = number / spec.steps
+    ratios = {name: _up_to(done, ratio) for name, ratio in spec.ratios.items()}
     amounts: Mapping[str, float] = {"macs": full.macs, "params": full.params, "size_mb": full.size_bytes / 1e6}
     budget: dict[str, float | str] = {}
     for name, target in spec.budget.items():
@@ -65,12 +72,28 @@ def _share(spec: PruningSpec, number: int, full: Cost) -> PruningSpec:
             budget[name] = f"{float(target.rstrip('xX')) ** (1 / spec.steps)}x"
         else:
             budget[name] = target
-    return replace(spec, ratio=_of_the_rest(spec.ratio, spec.steps), ratios=ratios, budget=budget, steps=1)
+    final = done == 1 or spec.budget
+    floor = spec.min_channels if final else max(spec.min_channels, 2)  # an axis of length 1 has no channels to count
+    return replace(spec, ratio=_up_to(done, spec.ratio), ratios=ratios, budget=budget, min_channels=floor, steps=1)
 
 
-def _of_the_rest(ratio: float, steps: int) -> float:
-    share: float = 1 - (1 - ratio) ** (1 / steps)
-    return share
+def _up_to(done: float, ratio: float) -> float:
+    share: float = 1 - (1 - ratio) ** done
+    return ratio if done == 1 else share
+
+
+def originals(
+    groups: Sequence[ChannelGroup], slices: Mapping[tuple[str, int], TensorSlice]
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """How many channels of the original each position that is left stands for, on every axis of its groups."""
+    found: dict[tuple[str, int], NDArray[np.float64]] = {}
+    for group in groups:
+        for member in group.members:
+            key = member.tensor, member.axis
+            left = member.channel_of[list(slices[key].keep)] if key in slices else member.channel_of
+            mine = left >= 0
+            found.setdefault(key, np.ones(len(left)))[mine] = group.channels / max(len(np.unique(left[mine])), 1)
+    return found
 
 
 def composed(

@@ -7,6 +7,7 @@ with a plan that verifies, at worst with the one that cuts nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -174,7 +175,9 @@ def with_equal_shares(subject: Subject, draft: Draft, scorer: Scorer, spec: Prun
     except SpecError as error:
         refused = error
         halves = replace(spec, ratio=0.5, ratios={}, budget={}, allocator="uniform", min_channels=1)
-        evened = make_draft(draft.analysis, scorer, halves, even)
+        afresh = copy(scorer)
+        afresh.originals = {}  # half of what is left: where rounds went before, half of all may be gone
+        evened = make_draft(draft.analysis, afresh, halves, even)
     try_draft(subject, evened)
     if refused is None:
         return evened

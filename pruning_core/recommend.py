@@ -46,7 +46,7 @@ class RecommendedCut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """Layer -> ratio. `spec()` asks for exactly this; `edited({...})` for other ratios."""
+    """Layer -> ratio. `spec()` asks for exactly this, in one step; `edited({...})` for other ratios."""
 
     rows: tuple[RecommendedCut, ...]
     asked: PruningSpec  # with every `auto` decided
@@ -62,7 +62,7 @@ class Recommendation:
 
     def edited(self, ratios: dict[str, float]) -> PruningSpec:
         """The same with other ratios. Raises: SpecError for one that makes no sense."""
-        return dataclasses.replace(self.asked, allocator="per_layer", budget={}, ratios=ratios)
+        return dataclasses.replace(self.asked, allocator="per_layer", budget={}, ratios=ratios, steps=1)
 
     def to_dict(self) -> dict[str, Any]:
         """The options in which the request differs from the defaults, and the ratios: what `PruningSpec` takes."""
@@ -102,7 +102,7 @@ def recommend(
     *,
     latencies: LatencyTable | None = None,
 ) -> Recommendation:
-    """How `spec` would spread what is to go over the layers. Nothing is applied, the model is not changed.
+    """How `spec` would spread what is to go over the layers, in one step. Nothing is applied, the model is not changed.
 
     Edit the ratios and hand them back: `PruningSpec(allocator="per_layer", ratios=..., criterion=...)`.
     Raises: SpecError, ModelError, VerifyError, as `plan` does.

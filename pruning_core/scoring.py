@@ -45,6 +45,7 @@ class Scorer:
         self.observations = observations
         self.seed = seed
         self.latencies: LatencyTable | None = None
+        self.originals: Mapping[tuple[str, int], Scores] = {}  # [n] channels that each position of an axis stands for
         self._known: dict[tuple[str, int], Scores] = {}
 
     @property
@@ -70,6 +71,12 @@ class Scorer:
                 raise self._no_numbers(member, tensor)
             self._known[key] = scores
         return self._known[key]
+
+    def originals_of(self, group: ChannelGroup) -> float:
+        """Channels of the unpruned model per channel of the group; 1 where no round of pruning went before."""
+        member = group.root
+        found = self.originals.get((member.tensor, member.axis))
+        return 1.0 if found is None else float(found[member.channel_of >= 0].mean())
 
     def sees(self, member: Member) -> bool:
         """Whether this axis has what the criterion needs. What was not observed of any is left to the criterion to say."""

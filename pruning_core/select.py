@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,8 @@ def select(
 def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, analysis: Analysis) -> list[ScoredGroup]:
     """The groups as an allocator sees them, scores and all."""
     blocks = {group.name: conv_blocks(group.labels, analysis) for group in groups}
-    return scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
+    found = scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
+    return [replace(s, originals=scorer.originals_of(g)) for s, g in zip(found, groups, strict=True)]
 
 
 def by_smallest_loss(group: ScoredGroup, kept: float) -> float:

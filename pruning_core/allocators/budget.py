@@ -45,7 +45,7 @@ class _State:
         for k, group in enumerate(groups):
             if not self.free[k]:
                 ratio = named_ratio(group, limits, 0.0)
-                self.counts[k] = round_kept(group.channels * (1 - ratio), group, limits)
+                self.counts[k] = round_kept(group.full * (1 - ratio), group, limits)
         self.totals = {name: model.total(name, self.counts) for name in self.targets}
         self.lowest = dict(self.totals)
         self._known: dict[int, tuple[int, float, dict[str, float]] | None] = {}

@@ -16,10 +16,10 @@ def named_ratio(group: ScoredGroup, budget: Budget, default: float) -> float:
 @ALLOCATORS.register
 def uniform(groups: Sequence[ScoredGroup], budget: Budget) -> dict[str, float]:
     """The same ratio in every group, but for those that are named."""
-    return {g.name: g.channels * (1 - named_ratio(g, budget, budget.ratio)) for g in groups}
+    return {g.name: g.full * (1 - named_ratio(g, budget, budget.ratio)) for g in groups}
 
 
 @ALLOCATORS.register
 def per_layer(groups: Sequence[ScoredGroup], budget: Budget) -> dict[str, float]:
     """Only the named groups, each with its own ratio; unnamed ones keep everything."""
-    return {g.name: g.channels * (1 - named_ratio(g, budget, 0.0)) for g in groups}
+    return {g.name: g.full * (1 - named_ratio(g, budget, 0.0)) for g in groups}

@@ -26,10 +26,16 @@ class ScoredGroup:
     positions: int  # how many positions of the layers' axes one channel stands for (e.g. heads that share it)
     structure: Structure = ()  # what `isomorphic` compares groups by
     parts: tuple[ScoredGroup, ...] = ()  # the groups that keep equal shares, where this one stands for several
+    originals: float = 1.0  # channels of the unpruned model per channel, after rounds of iterative pruning
 
     @property
     def channels(self) -> int:
         return len(self.scores)
+
+    @property
+    def full(self) -> float:
+        """Channels of the unpruned model: what a ratio is a share of."""
+        return self.channels * self.originals
 
     @property
     def lot(self) -> int:

@@ -20,7 +20,7 @@ def under_one_threshold(
     Every group is counted once, and keeps at least its best channel. Groups with a ratio of their own are left out of
     the common budget. Ties go in the order of the groups.
     """
-    kept = {g.name: g.channels * (1 - named_ratio(g, budget, 0.0)) for g in groups}
+    kept = {g.name: g.full * (1 - named_ratio(g, budget, 0.0)) for g in groups}
     common = [g for g in groups if named_ratio(g, budget, -1.0) < 0]
     if not common:
         return kept
@@ -30,7 +30,9 @@ def under_one_threshold(
     order = np.argsort(scores, kind="stable")
     best = {int(np.flatnonzero(owner == i)[np.argmax(scores[owner == i])]) for i in range(len(common))}
     order = order[[int(u) not in best for u in order]]
-    gone = order[np.cumsum(weight[order]) <= budget.ratio * weight.sum() + 1e-9]
+    before = sum(g.full * g.positions for g in common)
+    going = budget.ratio * before - (before - weight.sum())  # less what went in earlier rounds
+    gone = order[np.cumsum(weight[order]) <= going + 1e-9]
     counts = np.bincount(owner[gone], minlength=len(common))
     return kept | {g.name: float(g.channels - counts[i]) for i, g in enumerate(common)}
 

@@ -1,11 +1,18 @@
 """Iterative pruning ends as one plan for the original model."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 import pruning_core as pc
-from pruning_core.iterative import composed
+from pipelines.models import small_resnet
+from pruning_core.coupling.groups import ChannelGroup, Member
+from pruning_core.iterative import composed, originals
 from pruning_core.plan import TensorSlice
 from tests.models import NETS
 
@@ -54,3 +61,86 @@ def test_a_budget_over_three_rounds() -> None:
     spec = pc.PruningSpec(budget={"macs": "2x"}, steps=3, min_channels=2)
     report = pc.prune(case.build(), x, spec, batches).report
     assert report.after.macs <= report.before.macs / 2
+
+
+def test_what_every_position_that_is_left_stands_for() -> None:
+    """Two groups of four and two channels on one axis, of which one and two are left: four of the first, one each."""
+    channel_of = np.array([0, 1, 2, 3, -1, -1]), np.array([-1, -1, -1, -1, 0, 1])
+    groups = [
+        ChannelGroup(name, np.unique(of[of >= 0]), (Member("w", 0, True, of), Member("v", 1, False, of)), "", "")
+        for name, of in zip("ab", channel_of, strict=True)
+    ]
+    found = originals(groups, {("w", 0): TensorSlice(tensor="w", axis=0, width=6, keep=(2, 4, 5))})
+    assert found["w", 0].tolist() == [4, 1, 1]
+    assert found["v", 1].tolist() == [1] * 6
+
+
+def mlp(*widths: int) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = (4, *widths, 3)
+    return nn.Sequential(*[layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())][:-1]).eval()
+
+
+def widths_by(model: nn.Module, x: Tensor, spec: pc.PruningSpec) -> dict[str, int]:
+    return {cut.group: len(cut.keep) for cut in pc.plan(model, x, spec).cuts}
+
+
+@pytest.mark.parametrize("steps", [2, 5, 10])
+@pytest.mark.parametrize(("width", "round_to", "kept"), [(16, 2, 8), (32, 2, 16), (64, 2, 32), (64, 8, 32), (16, 8, 8)])
+def test_rounding_neither_drifts_nor_stalls(width: int, round_to: int, kept: int, steps: int) -> None:
+    spec = pc.PruningSpec(ratio=0.5, round_to=round_to, steps=steps)
+    assert widths_by(mlp(width), torch.zeros(2, 4), spec) == {"0": kept}
+
+
+@pytest.mark.parametrize("allocator", ["uniform", "per_layer"])
+@given(
+    widths=st.tuples(st.integers(2, 128), st.integers(2, 128)),
+    ratios=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9)),
+    steps=st.integers(1, 6),
+    round_to=st.sampled_from([1, 2, 8]),
+    round_mode=st.sampled_from(["nearest", "up", "down"]),
+    min_channels=st.sampled_from([1, 8]),
+)
+def test_the_last_round_ends_where_one_shot_does(
+    allocator: str,
+    widths: tuple[int, int],
+    ratios: tuple[float, float],
+    steps: int,
+    round_to: int,
+    round_mode: str,
+    min_channels: int,
+) -> None:
+    model, x = mlp(*widths), torch.zeros(2, 4)
+    named = {"2": ratios[1]} if allocator == "uniform" else {"0": ratios[0], "2": ratios[1]}
+    options = {"round_to": round_to, "round_mode": round_mode, "min_channels": min_channels, "allocator": allocator}
+    once = pc.PruningSpec(ratio=ratios[0], ratios=named, **options)  # type: ignore[arg-type]
+    in_steps = pc.PruningSpec(ratio=ratios[0], ratios=named, steps=steps, **options)  # type: ignore[arg-type]
+    assert widths_by(model, x, in_steps) == widths_by(model, x, once)
+
+
+@pytest.mark.parametrize("allocator", ["slamp", "global", "isomorphic"])
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize(("min_channels", "round_to"), [(1, 1), (8, 2), (8, 8)])
+def test_one_threshold_takes_as_many_in_steps_as_at_once(
+    allocator: str, steps: int, ratio: float, min_channels: int, round_to: int
+) -> None:
+    """Up to rounding. Where a floor stops one shot short of the ratio, the later rounds may find the rest elsewhere."""
+    torch.manual_seed(0)
+    model, x = small_resnet(width=32).eval(), torch.zeros(2, 1, 8, 8)
+    options = {"ratio": ratio, "allocator": allocator, "min_channels": min_channels, "round_to": round_to}
+    once = pc.plan(model, x, pc.PruningSpec(**options))  # type: ignore[arg-type]
+    in_steps = pc.plan(model, x, pc.PruningSpec(**options, steps=steps))  # type: ignore[arg-type]
+    rounding = round_to // 2 * len(once.cuts)
+    asked = 288 * (1 - ratio) + 10  # but for the head
+    lowest = once.channels_after if allocator == "slamp" else min(once.channels_after, asked)
+    assert lowest - rounding <= in_steps.channels_after <= once.channels_after + rounding
+
+
+def test_heads_end_where_one_shot_does() -> None:
+    torch.manual_seed(0)
+    model = Attending([nn.Linear(6, 32), nn.MultiheadAttention(32, 4, batch_first=True), nn.Linear(32, 5)]).eval()
+    x = torch.randn(2, 5, 6)
+    for ratio in 0.3, 0.5, 0.75:
+        once, in_steps = (pc.PruningSpec(ratio=ratio, min_channels=1, steps=steps) for steps in (1, 4))
+        assert widths_by(model, x, in_steps) == widths_by(model, x, once)

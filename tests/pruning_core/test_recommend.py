@@ -89,6 +89,19 @@ def test_edited_ratios_are_what_is_cut() -> None:
     assert "stem.0" not in widths
 
 
+@pytest.mark.parametrize("allocator", ["uniform", "slamp"])
+def test_what_the_table_says_is_what_is_cut_whatever_the_steps(allocator: str) -> None:
+    torch.manual_seed(0)
+    for model, x in (resnet(), X), (small_resnet(width=32).eval(), X), (Split(), torch.zeros(2, 12)):
+        found = pc.recommend(model, x, pc.PruningSpec(ratio=0.6, allocator=allocator, steps=3, round_to=8))
+        table = {row.name: row.kept for row in found.rows if row.kept < row.width}
+        assert table
+        plan = pc.plan(model, x, found.spec())
+        assert {cut.group: len(cut.keep) * cut.positions for cut in plan.cuts} == table
+        again = pc.plan(model, x, pc.PruningSpec.from_dict(found.to_dict()))
+        assert again.cuts == plan.cuts
+
+
 def test_parts_of_a_layer_have_names_of_their_own() -> None:
     torch.manual_seed(0)
     model, x = Split(), torch.zeros(2, 12)
