@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pruning_core.errors import SpecError
 
+LIMIT = 2**24  # no axis is that long; a range is written out before the width of its layer is known
 _TOKEN = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
@@ -32,6 +33,9 @@ def parse_channels(text: str | int | Sequence[int], where: str) -> tuple[int, ..
         if match is None or (end < len(text) and text[end] not in ", \t\n"):
             fix = 'write numbers and ranges, e.g. "105, 8, 9, 11-13"'
             raise SpecError(f"{token!r} at column {at + 1} is no channel number or range", where, fix)
+        if any(len(number) > len(str(LIMIT)) or int(number) >= LIMIT for number in match.groups(default="0")):
+            what = f"{match[0][:40]!r} at column {at + 1} is out of range"
+            raise SpecError(what, where, f"no layer has so many channels: stay below {LIMIT}")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise SpecError(f"{match[0]!r} at column {at + 1} runs backwards", where, f"write {last}-{first}")

@@ -66,6 +66,7 @@ def _merged(parts: Sequence[ScoredGroup], spec: PruningSpec) -> ScoredGroup:
         blocks=None,
         positions=sum(part.positions * part.channels // lots for part in parts),
         structure=tuple(sorted(kind for part in parts for kind in part.structure)),
+        carriers=tuple(dict.fromkeys(name for part in parts for name in part.carriers)),
         parts=tuple(parts),
         originals=sum(p.full * p.positions for p in parts) / sum(p.channels * p.positions for p in parts),
     )

@@ -13,17 +13,20 @@ def matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def ratio_of(group: str, layers: Sequence[str], ratios: Mapping[str, float], default: float) -> float:
+def ratio_of(
+    group: str, layers: Sequence[str], ratios: Mapping[str, float], default: float, carriers: Sequence[str] = ()
+) -> float:
     """The one ratio of a coupled group: by the group's own name, else by its layers' names, else by globs.
 
-    Of several globs that match a layer the first counts; layers that none matches do not count.
+    `carriers` (norms and the like) may be named as its layers may. Of several globs that match a layer the first counts;
+    layers that none matches do not count.
     Raises: SpecError when two layers of the group are given different ratios.
     """
     if group in ratios and group not in layers:  # a part of a layer has a name that no layer has
         return ratios[group]
-    found = {layer: (layer, ratios[layer]) for layer in layers if layer in ratios}
+    found = {layer: (layer, ratios[layer]) for layer in (*layers, *carriers) if layer in ratios}
     if not found:
-        for name in (*layers, group) if layers else (group,):
+        for name in (*layers, group, *carriers) if layers else (group, *carriers):
             pattern = next((p for p in ratios if matches(name, p)), None)
             if pattern is not None:
                 found[name] = (pattern, ratios[pattern])

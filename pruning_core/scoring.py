@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from pruning_core.allocators import ScoredGroup
 from pruning_core.coupling.groups import ChannelGroup, Member, layer_of
 from pruning_core.coupling.structure import Structure
-from pruning_core.criteria import CRITERIA, NEEDS, WITH_LABELS, ChannelView
+from pruning_core.criteria import CRITERIA, NEEDS, WHOLE, WITH_LABELS, ChannelView
 from pruning_core.damage import Damages
 from pruning_core.errors import ModelError, PruningError, SpecError
 from pruning_core.latency_table import LatencyTable
 from pruning_core.normalizers import Scores
 from pruning_core.observe.observations import Observations
 from pruning_core.policies import combine, fold_positions
+from pruning_core.slices import rows_of, view_of_slices
 from pruning_core.spec import PruningSpec
 from pruning_core.tree import is_prunable_dtype
 
@@ -46,7 +47,7 @@ class Scorer:
         self.seed = seed
         self.latencies: LatencyTable | None = None
         self.originals: Mapping[tuple[str, int], Scores] = {}  # [n] channels that each position of an axis stands for
-        self._known: dict[tuple[str, int], Scores] = {}
+        self._known: dict[tuple[object, ...], Scores] = {}
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -65,11 +66,7 @@ class Scorer:
                 return np.ones(tensor.shape[member.axis])
             if not self.sees(member):
                 raise self._blind(member)
-            with torch.no_grad():
-                scores = self.criterion(self._view(member, tensor)).double().cpu().numpy()
-            if not np.isfinite(scores).all():
-                raise self._no_numbers(member, tensor)
-            self._known[key] = scores
+            self._known[key] = self._judged(self._view(member, tensor), [member])
         return self._known[key]
 
     def originals_of(self, group: ChannelGroup) -> float:
@@ -77,6 +74,29 @@ class Scorer:
         member = group.root
         found = self.originals.get((member.tensor, member.axis))
         return 1.0 if found is None else float(found[member.channel_of >= 0].mean())
+
+    def whole(self, members: Sequence[Member], channels: int) -> Scores:
+        """[channels] scores of a group by a criterion that looks at all members at once. Raises: as `positions`."""
+        key = (channels, *((m.tensor, m.axis, m.channel_of.tobytes()) for m in members))
+        if key not in self._known:
+            if any(self.tensors[m.tensor].device.type == "meta" for m in members):
+                return np.ones(channels)
+            seen = self.observations
+            if seen is None or not seen.gradients:  # the criterion says that there are none
+                view = self._view(members[0], self.tensors[members[0].tensor].detach())
+            elif all(map(self.sees, members)):
+                view = view_of_slices(members, channels, self.tensors, seen.gradients)
+            else:
+                raise self._blind(members[0])
+            self._known[key] = self._judged(view, members)
+        return self._known[key]
+
+    def _judged(self, view: ChannelView, members: Sequence[Member]) -> Scores:
+        with torch.no_grad():
+            scores = self.criterion(view).double().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise self._no_numbers(members)
+        return scores
 
     def sees(self, member: Member) -> bool:
         """Whether this axis has what the criterion needs. What was not observed of any is left to the criterion to say."""
@@ -98,9 +118,9 @@ class Scorer:
         gradient, square = seen.gradients.get(member.tensor), seen.squares.get(member.tensor)
         return ChannelView(
             member.tensor,
-            _rows(tensor, member.axis),
-            grad_CR=None if gradient is None else _rows(gradient, member.axis),
-            square_CR=None if square is None else _rows(square, member.axis),
+            rows_of(tensor, member.axis),
+            grad_CR=None if gradient is None else rows_of(gradient, member.axis),
+            square_CR=None if square is None else rows_of(square, member.axis),
             features=seen.features.get(key),
             gamma_C=seen.gamma.get(key),
             samples=max(seen.samples, 1),
@@ -118,26 +138,24 @@ class Scorer:
         what = f"criterion {self.name!r} finds no feature map here: this is no convolution's or linear layer's own output"
         return SpecError(what, f"layer {layer!r}", fix)
 
-    def _no_numbers(self, member: Member, tensor: Tensor) -> ModelError:
-        if bool(torch.isfinite(tensor).all()):
+    def _no_numbers(self, members: Sequence[Member]) -> ModelError:
+        names = [m.tensor for m in members]
+        bad = next((n for n in names if not bool(torch.isfinite(self.tensors[n].detach()).all())), None)
+        if bad is None:
             what, fix = f"criterion {self.name!r} gives NaN or infinite scores", "use another criterion, e.g. 'l2_norm'"
         else:
             what, fix = "the weights hold NaN or infinite values", "load a checkpoint whose training did not diverge"
-        return ModelError(what, f"parameter {member.tensor!r}", fix)
-
-
-def _rows(tensor: Tensor, axis: int) -> Tensor:
-    """[C, R] with an axis first. Complex entries are pairs; a gradient comes as pairs already."""
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
+        return ModelError(what, f"parameter {bad or names[0]!r}", fix)
 
 
 def scored_members(group: ChannelGroup, scorer: Scorer) -> list[Member]:
-    """Whose scores make a group's: weights whose output it is, of these the ones that the criterion can see."""
-    members = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1] or [
-        m for m in group.members if is_prunable_dtype(scorer.tensors[m.tensor].dtype)
-    ]
+    """Whose scores make a group's: weights whose output it is, of these the ones that the criterion can see.
+
+    For a criterion of whole groups all members count: biases, scales and shifts, and the consumers' weights too.
+    """
+    floats = [m for m in group.members if is_prunable_dtype(scorer.tensors[m.tensor].dtype)]
+    filters = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1]
+    members = floats if scorer.name in WHOLE else filters or floats
     return [m for m in members if scorer.sees(m)] or members
 
 
@@ -154,9 +172,15 @@ def scored(
     blocks: NDArray[np.int64] | None = None,
     structure: Structure = (),
 ) -> ScoredGroup:
-    """One score per channel: each producing member's scores, folded, normalised and combined."""
+    """One score per channel: each producing member's scores, folded, normalised and combined.
+
+    A criterion of whole groups gives one row, summed over positions already: `average` divides it by their number.
+    """
     members = scored_members(group, scorer)
-    rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
+    if scorer.name in WHOLE:
+        rows = [scorer.whole(members, group.channels) / (group.positions if spec.group_policy == "average" else 1)]
+    else:
+        rows = [fold_positions(scorer.positions(m), m.channel_of, group.channels, spec.group_policy) for m in members]
     scores = combine(rows, spec.normalizer, spec.policy)
     return ScoredGroup(group.name, group.layers, scores, blocks, group.positions, structure)
 

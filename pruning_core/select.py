@@ -12,10 +12,11 @@ from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
 from pruning_core.allocators.local import named_ratio
 from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Analysis
-from pruning_core.coupling.groups import ChannelGroup, conv_blocks, layer_of
+from pruning_core.coupling.groups import ChannelGroup, channel_groups, conv_blocks
 from pruning_core.coupling.structure import structures
-from pruning_core.errors import SpecError, nearest
+from pruning_core.errors import SpecError
 from pruning_core.even import Even, as_one, counted, counts_of
+from pruning_core.names import carriers, named, unknown
 from pruning_core.patterns import matches
 from pruning_core.scoring import Scorer, scored_groups
 from pruning_core.spec import PruningSpec
@@ -26,15 +27,16 @@ def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[Ch
 
     Raises: SpecError when a glob or a layer name of the spec matches nothing.
     """
-    names = {layer_of(m.tensor) for g in groups for m in g.members} | {g.name for g in groups}
+    names = {*named(groups), *(g.name for g in groups)}
     for option, patterns in (("exclude", spec.exclude), ("include", spec.include), ("ratios", tuple(spec.ratios))):
         for pattern in patterns:
             if not any(matches(name, pattern) for name in names):
-                raise SpecError(f"{option}: {pattern!r} matches no layer", option, nearest(pattern, names))
+                raise unknown(pattern, f"{option}: {pattern!r} matches no layer", option, groups)
+    carried = carriers(groups)
     prunable: list[ChannelGroup] = []
     left: dict[str, str] = {}
     for group in groups:
-        mine = (group.name, *group.layers)
+        mine = (group.name, *group.layers, *carried[group.name])
         excluded = next((p for p in spec.exclude if any(matches(n, p) for n in mine)), None)
         if group.reason:
             left[group.name] = f"locked: {group.reason}"
@@ -91,7 +93,11 @@ def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec,
     """The groups as an allocator sees them, scores and all."""
     blocks = {group.name: conv_blocks(group.labels, analysis) for group in groups}
     found = scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
-    return [replace(s, originals=scorer.originals_of(g)) for s, g in zip(found, groups, strict=True)]
+    found = [replace(s, originals=scorer.originals_of(g)) for s, g in zip(found, groups, strict=True)]
+    if not spec.ratios:
+        return found
+    carried = carriers(channel_groups(analysis))  # of all groups: what a layer means depends on what it produces
+    return [replace(group, carriers=carried.get(group.name, ())) for group in found]
 
 
 def by_smallest_loss(group: ScoredGroup, kept: float) -> float:
@@ -124,17 +130,20 @@ def kept_by_index(
     of one group that disagree, and a removal that would leave none.
     """
     removed: dict[str, tuple[str, set[int]]] = {}
-    layers = sorted({layer for group in groups for layer in group.layers})
+    layers = named(groups)
     for layer, channels in index.items():
         where = f"index[{layer!r}]"
         if layer not in layers:
-            raise SpecError(f"there is no layer {layer!r}", where, nearest(layer, layers))
-        mine = [(g, m) for g in groups for m in g.members if m.produces and layer_of(m.tensor) == layer]
+            raise unknown(layer, f"there is no layer {layer!r}", where, groups)
+        mine = layers[layer]
         width = len(mine[0][1].channel_of)
         for channel in channels:
             if channel >= width:
                 raise SpecError(f"channel {channel} is out of range", where, f"the layer has channels 0 to {width - 1}")
-            group, member = next((g, m) for g, m in mine if m.channel_of[channel] >= 0)
+            found = next(((g, m) for g, m in mine if m.channel_of[channel] >= 0), None)
+            if found is None:
+                raise SpecError(f"channel {channel} cannot go: no group holds it", where, "leave it out")
+            group, member = found
             if group.name in left:
                 raise SpecError(f"channel {channel} cannot go: {left[group.name]}", where, "leave it out")
             removed.setdefault(group.name, (layer, set()))[1].add(int(member.channel_of[channel]))

@@ -10,7 +10,7 @@ from pruning_core.patterns import ratio_of
 
 def named_ratio(group: ScoredGroup, budget: Budget, default: float) -> float:
     """The ratio given for the group's layers by name or glob, else the default. Raises: SpecError where they disagree."""
-    return ratio_of(group.name, group.layers, budget.ratios, default)
+    return ratio_of(group.name, group.layers, budget.ratios, default, group.carriers)
 
 
 @ALLOCATORS.register

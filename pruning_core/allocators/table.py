@@ -25,6 +25,7 @@ class ScoredGroup:
     blocks: NDArray[np.int64] | None  # [C]: the convolution group of each channel, where all groups must lose one number
     positions: int  # how many positions of the layers' axes one channel stands for (e.g. heads that share it)
     structure: Structure = ()  # what `isomorphic` compares groups by
+    carriers: tuple[str, ...] = ()  # layers without filters that hand its channels on (norms): names of it too
     parts: tuple[ScoredGroup, ...] = ()  # the groups that keep equal shares, where this one stands for several
     originals: float = 1.0  # channels of the unpruned model per channel, after rounds of iterative pruning
 

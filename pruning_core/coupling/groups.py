@@ -11,6 +11,8 @@ from pruning_core.coupling.analysis import Analysis
 from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.trace import Value
 
+_CONTRACTIONS = ("linear", "conv", "addmm", "mm", "bmm", "matmul", "mv", "dot", "vdot", "bilinear", "einsum")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
@@ -20,6 +22,7 @@ class Member:
     axis: int
     produces: bool  # the axis is the output side of a layer
     channel_of: Ids
+    consumes: bool = False  # the tensor enters a contraction, and the axis is not its output side
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +107,7 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     """All groups of the module's tensors, prunable or not, in the order of the tensors' first use."""
     labels = analysis.labels
     produced = emitted_axes(analysis)
+    contracted = contracted_tensors(analysis)
     is_locked = np.zeros(int(labels.max()) + 1, dtype=bool)
     is_locked[list(analysis.locked)] = True
     axes = [
@@ -141,12 +145,23 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
     for code, members in by_signature.items():
         for part, reason in _by_reason(order[code], analysis.locked, is_locked, read):
             rank[part] = np.arange(len(part))
-            found = tuple(Member(name, axis, (name, axis) in produced, rank[ids]) for name, axis, ids in members)
+            found = tuple(
+                Member(name, axis, made, rank[ids], not made and name in contracted)
+                for name, axis, ids in members
+                for made in ((name, axis) in produced,)
+            )
             rank[part] = -1
             why = next((approximate[x] for x in part.tolist() if x in approximate), "") if approximate else ""
             group = ChannelGroup(_name(found, names), part, found, reason, why)
             groups.append(group)
     return groups
+
+
+def contracted_tensors(analysis: Analysis) -> set[str]:
+    """Tensors that are operands of a linear layer, a convolution or a matrix product."""
+    by_index = {value.index: name for name, value in analysis.trace.tensors.items()}
+    ops = (op for op in analysis.trace.ops if op.name.removeprefix("aten.").startswith(_CONTRACTIONS))
+    return {by_index[value.index] for op in ops for value in op.inputs() if value.index in by_index}
 
 
 def _distinct(labels: Ids) -> Ids:

@@ -9,6 +9,6 @@ from pruning_core.criteria import (  # noqa: F401  (registers each)
     norm,
     reconstruction,
 )
-from pruning_core.criteria.table import CRITERIA, NEEDS, WITH_DATA, WITH_LABELS, ChannelView, Features, criterion
+from pruning_core.criteria.table import CRITERIA, NEEDS, WHOLE, WITH_DATA, WITH_LABELS, ChannelView, Features, criterion
 
-__all__ = ["CRITERIA", "NEEDS", "WITH_DATA", "WITH_LABELS", "ChannelView", "Features", "criterion"]
+__all__ = ["CRITERIA", "NEEDS", "WHOLE", "WITH_DATA", "WITH_LABELS", "ChannelView", "Features", "criterion"]

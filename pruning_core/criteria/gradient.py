@@ -9,10 +9,11 @@ from pruning_core.criteria.table import ChannelView, criterion, missing
 _LABELLED = "pass labelled calibration data (labelled=True, pairs of inputs and target), or use 'l2_norm'"
 
 
-@criterion(needs={"gradients"})
+@criterion(needs={"gradients"}, whole=True)
 def taylor(view: ChannelView) -> Tensor:
     """First-order estimate of the loss change, |sum_r w g|: weight_CR, grad_CR [C, R] -> [C], >= 0, float32.
 
+    R runs over every slice of the group: filters, biases, scales and shifts, and the consumers' inputs.
     Unit: that of the loss. Raises: SpecError without gradients.
     Reference: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019 (there squared).
     """

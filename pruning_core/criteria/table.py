@@ -24,6 +24,7 @@ class Features:
 class ChannelView:
     """One weight as its group sees it: pruned axis first, so that no criterion asks what layer it came from.
 
+    A criterion of whole groups (WHOLE) sees all weights of the group so, their slices side by side along R.
     What was not observed is None; a criterion that needs it says so.
     """
 
@@ -45,15 +46,18 @@ WITH_LABELS = frozenset({"gradients", "squares"})
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
 NEEDS: dict[str, frozenset[str]] = {}
+WHOLE: set[str] = set()  # criteria that look at every slice of a group at once, and not at each member by itself
 
 
-def criterion(*, needs: Collection[str] = ()) -> Callable[[Criterion], Criterion]:
+def criterion(*, needs: Collection[str] = (), whole: bool = False) -> Callable[[Criterion], Criterion]:
     """Register a criterion under its function's name, with what it reads besides the weights (of WORDS)."""
     assert set(needs) <= set(WORDS)
 
     def add(fn: Criterion) -> Criterion:
         CRITERIA.register(fn)
         NEEDS[fn.__name__] = frozenset(needs)
+        if whole:
+            WHOLE.add(fn.__name__)
         return fn
 
     return add

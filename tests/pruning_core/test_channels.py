@@ -32,6 +32,8 @@ def test_text(text: str | list[int], want: tuple[int, ...]) -> None:
         ("-3", "'-3' at column 1"),
         ("2.5", "'2.5' at column 1"),
         ([1, -2], "-2 is not a channel number"),
+        ("5, 1-3000000000", "'1-3000000000' at column 4 is out of range"),
+        ("0 9" + "9" * 5000, "at column 3 is out of range"),
     ],
 )
 def test_bad_text_names_token_and_column(text: str | list[int], says: str) -> None:

@@ -1,5 +1,7 @@
 """Scores of a group's members from what was observed, and which members can be seen."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 import pruning_core as pc
 from pruning_core.calibration import Calibration
 from pruning_core.coupling.analysis import Decisions, resolve
-from pruning_core.coupling.groups import ChannelGroup, Member, channel_groups
+from pruning_core.coupling.groups import ChannelGroup, channel_groups
 from pruning_core.coupling.structure import structures
 from pruning_core.criteria import CRITERIA, NEEDS
 from pruning_core.draft import make_draft
@@ -61,17 +63,21 @@ def test_every_criterion_but_bn_scale_cuts_a_transformer(name: str) -> None:
     assert len(draft.kept["up"]) == 6
 
 
-def test_gradients_are_sliced_like_the_weight() -> None:
-    """Taylor of an input axis: sum over the outputs and the kernel of w g."""
+def test_taylor_is_one_sum_over_every_slice_of_a_coupled_group() -> None:
+    """The stem's width: its own filter, conv2's and bn2's, and what reads it; |.| only once."""
     subject, calibration = residual()
-    gradient = observe_gradients(subject.model, calibration).mean["conv2.weight"]
+    gradients = observe_gradients(subject.model, calibration).mean
     scorer = Scorer(subject.tensors, "taylor", observe(subject, calibration, {"gradients"}))
-    product = subject.tensors["conv2.weight"].detach() * gradient
-    for axis in (0, 1):
-        others = tuple(k for k in range(4) if k != axis)
-        member = Member("conv2.weight", axis, axis == 0, torch.arange(product.shape[axis]).numpy())
-        found = torch.from_numpy(scorer.positions(member)).float()
-        torch.testing.assert_close(found, product.sum(others).abs(), rtol=1e-4, atol=1e-6)
+    group = next(g for g in prunable(subject) if g.name == "stem")
+    want = torch.zeros(group.channels)
+    for member in group.members:
+        if member.tensor in gradients:  # running statistics have none
+            product = subject.tensors[member.tensor].detach() * gradients[member.tensor]
+            want += product.movedim(member.axis, 0).flatten(1).sum(1) if product.ndim > 1 else product
+    found = torch.from_numpy(scored(group, scorer, replace(SPEC, normalizer="none")).scores).float()
+    torch.testing.assert_close(found, want.abs(), rtol=1e-4, atol=1e-6)
+    seen = {m.tensor for m in scored_members(group, scorer)}
+    assert {"stem.weight", "conv2.weight", "bn2.weight", "bn2.bias", "conv1.weight"} <= seen
 
 
 def test_fisher_is_a_sum_over_samples() -> None:
