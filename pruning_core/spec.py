@@ -17,6 +17,8 @@ from pruning_core.normalizers import NORMALIZERS
 from pruning_core.policies import GROUP_POLICIES, POLICIES
 
 COMPENSATIONS = ("none", "least_squares", "sequential")
+AXES = {"-1": "inner", "-2": "outer"}  # a reshape axis by its number
+ELSEWHERE = {"refit": "compensation: sequential", "iterative": "steps"}  # what is asked for here under another name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class PruningSpec:
     index: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # layer -> exactly the channels to remove
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reshape_axis", {-1: "inner", -2: "outer"}.get(self.reshape_axis, self.reshape_axis))  # type: ignore[call-overload]
+        object.__setattr__(self, "reshape_axis", AXES.get(str(self.reshape_axis), self.reshape_axis))
         object.__setattr__(self, "exclude", _globs("exclude", self.exclude))
         object.__setattr__(self, "include", _globs("include", self.include))
         object.__setattr__(self, "ratio", _ratio("ratio", self.ratio))
@@ -98,7 +100,8 @@ class PruningSpec:
         known = [f.name for f in dataclasses.fields(cls)]
         for name in data:
             if name not in known:
-                raise SpecError(f"{name!r} is not an option of PruningSpec", name, nearest(name, known))
+                fix = f"write `{ELSEWHERE[name]}`" if name in ELSEWHERE else nearest(name, known)
+                raise SpecError(f"{name!r} is not an option of PruningSpec", name, fix)
         return cls(**data)
 
 
