@@ -130,10 +130,15 @@ class PruningPlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What cannot be promised of the pruned model."""
-        if not (self.cuts and self.not_run):
-            return ()
-        return (f"not run on the example inputs, so not cut, and may not fit: {', '.join(self.not_run)}",)
+        """What cannot be promised of the pruned model, and what was asked for in vain."""
+        found = []
+        if self.cuts and self.not_run:
+            found.append(f"not run on the example inputs, so not cut, and may not fit: {', '.join(self.not_run)}")
+        if unheeded := self.spec.unheeded:
+            why = f"{self.spec.criterion} compares damages as they are"
+            but = ", but where equal shares are kept" if self.even and not self.spec.budget else ""
+            found.append(f"not heeded{but}: {', '.join(unheeded)}: {why}")
+        return tuple(found)
 
     def to_json(self) -> str:
         data = dataclasses.asdict(self)

@@ -11,7 +11,7 @@ from typing import Any
 from pruning_core.allocators import ALLOCATORS
 from pruning_core.channels import parse_channels, to_ranges
 from pruning_core.cost_model import COSTS
-from pruning_core.criteria import CRITERIA
+from pruning_core.criteria import CRITERIA, NEEDS
 from pruning_core.errors import SpecError, nearest
 from pruning_core.normalizers import NORMALIZERS
 from pruning_core.policies import GROUP_POLICIES, POLICIES
@@ -88,6 +88,15 @@ class PruningSpec:
             allocator=("budget" if self.budget else "uniform") if self.allocator == "auto" else self.allocator,
             compensation=("sequential" if has_calibration else "none") if self.compensation == "auto" else self.compensation,
         )
+
+    @property
+    def unheeded(self) -> tuple[str, ...]:
+        """Options that are asked for, other than the defaults, and that mean nothing to a criterion of damages."""
+        if self.index or "damage" not in NEEDS.get(self.criterion, ()):
+            return ()
+        usual = {f.name: f.default for f in dataclasses.fields(self)}
+        asked = {name: getattr(self, name) for name in ("normalizer", "policy")}
+        return tuple(f"{name} {value!r}" for name, value in asked.items() if value != usual[name])
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)

@@ -56,6 +56,22 @@ def test_a_reshape_axis_is_a_word_or_a_number(axis: int | str, means: str) -> No
     assert pc.PruningSpec(reshape_axis=axis).reshape_axis == means  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("options", "want"),
+    [
+        ({}, ()),
+        ({"normalizer": "tss", "policy": "average"}, ()),  # the defaults, said aloud
+        ({"normalizer": "softmax"}, ("normalizer 'softmax'",)),
+        ({"normalizer": "none", "policy": "max"}, ("normalizer 'none'", "policy 'max'")),
+        ({"criterion": "l1_norm", "normalizer": "softmax", "policy": "max"}, ()),
+        ({"index": {"conv": "3"}, "policy": "max"}, ()),
+    ],
+)
+def test_what_reconstruction_has_no_use_for(options: dict[str, object], want: tuple[str, ...]) -> None:
+    assert pc.PruningSpec(**options).resolved(has_calibration=True).unheeded == want  # type: ignore[arg-type]
+    assert pc.PruningSpec(**options).resolved(has_calibration=False).unheeded == ()  # type: ignore[arg-type]
+
+
 def test_dict_round_trip_and_words_for_axes() -> None:
     spec = pc.PruningSpec(ratio=0.3, exclude=["head.*"], ratios={"conv*": 0.1}, reshape_axis=-2)  # type: ignore[arg-type]
     assert spec.reshape_axis == "outer"
