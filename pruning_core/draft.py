@@ -36,6 +36,7 @@ class Draft:
     mismatch: Mismatch | None = None
     retraced: Trace = field(default_factory=Trace)
     even: Even = frozenset()  # groups that keep equal shares
+    whole: dict[str, str] = field(default_factory=dict)  # groups that keep all their channels though they could be cut: why
 
     @property
     def progress(self) -> int:
@@ -51,9 +52,9 @@ def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: Even
     if len(blind) < len(prunable):  # where the criterion sees nothing at all, it says so itself
         left |= blind
         prunable = [group for group in prunable if group.name not in blind]
-    kept = select(prunable, scorer, spec, even, analysis, left)
-    draft = draft_of(analysis, groups, kept, left)
-    draft.even = even
+    selected = select(prunable, scorer, spec, even, analysis, left)
+    draft = draft_of(analysis, groups, selected.kept, left)
+    draft.even, draft.whole = even, selected.whole
     return draft
 
 

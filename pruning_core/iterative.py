@@ -55,7 +55,7 @@ def plan_in_steps(
             if calibration is not None:
                 compensate(now, model, draft, calibration, part)
             now = study(model, subject.inputs)
-    return _as_one(subject, spec, list(slices.values()), choices)
+    return _as_one(subject, spec, list(slices.values()), choices, draft)
 
 
 def _share(spec: PruningSpec, number: int, full: Cost) -> PruningSpec:
@@ -110,7 +110,11 @@ def composed(
 
 
 def _as_one(
-    subject: Subject, spec: PruningSpec, slices: list[TensorSlice], choices: Mapping[ChoiceKey, int]
+    subject: Subject,
+    spec: PruningSpec,
+    slices: list[TensorSlice],
+    choices: Mapping[ChoiceKey, int],
+    last: Draft,
 ) -> tuple[PruningPlan, Draft]:
     decisions = Decisions(choices, {}, frozenset(), spec.reshape_axis, spec.group_axis, spec.group_policy)
     analysis = resolve(subject.trace, decisions)
@@ -118,7 +122,7 @@ def _as_one(
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
     kept = {group.name: _kept(group, prediction) for group in prunable}
-    draft = Draft(analysis, groups, kept, left, prediction, slices_of(prediction))
+    draft = Draft(analysis, groups, kept, last.left | left, prediction, slices_of(prediction), whole=last.whole)
     asked = {(cut.tensor, cut.axis): cut.keep for cut in slices}
     if {(cut.tensor, cut.axis): cut.keep for cut in draft.slices} == asked:
         try_draft(subject, draft)

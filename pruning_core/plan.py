@@ -13,10 +13,10 @@ from pruning_core.channels import from_ranges, to_ranges
 from pruning_core.errors import PlanError
 from pruning_core.spec import PruningSpec
 from pruning_core.tables import table
+from pruning_core.uncut import KEPT_WHOLE
 
 FORMAT = 1
 REPLAN = "re-plan this model"
-KEPT_WHOLE = "the ratio, the rounding or the floor keeps them all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,7 @@ class Locked:
     layers: tuple[str, ...]
     width: int
     reason: str
+    prunable: bool = False  # they could have gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ class PruningPlan:
     @property
     def prunable_before(self) -> int:
         """Channels that could have gone, each group once; `prunable_after` of them are left."""
-        whole = sum(lock.width for lock in self.locked if lock.reason == KEPT_WHOLE)
+        whole = sum(lock.width for lock in self.locked if lock.prunable)
         return sum(cut.width * cut.positions for cut in self.cuts) + whole
 
     @property
@@ -139,6 +140,10 @@ class PruningPlan:
                 f"group_policy {self.spec.group_policy!r}: {', '.join(alike)} lose the same positions in every part all the "
                 "same, for one weight axis serves all parts (a reshape, or the inputs of a grouped convolution)"
             )
+        if unheeded := self.spec.unheeded:
+            why = f"{self.spec.criterion} compares damages as they are"
+            but = ", but where equal shares are kept" if self.even and not self.spec.budget else ""
+            found.append(f"not heeded{but}: {', '.join(unheeded)}: {why}")
         return tuple(found)
 
     def to_json(self) -> str:
@@ -172,7 +177,10 @@ class PruningPlan:
                 mends=tuple(AttributeMend(**m) for m in data["mends"]),
                 rescales=tuple(Rescale(**r | {"positions": from_ranges(r["positions"])}) for r in data["rescales"]),
                 choices=tuple((a, b, c) for a, b, c in data["choices"]),
-                locked=tuple(Locked(**k | {"layers": tuple(k["layers"])}) for k in data["locked"]),
+                locked=tuple(
+                    Locked(**{"prunable": k["reason"] == KEPT_WHOLE, **k, "layers": tuple(k["layers"])})
+                    for k in data["locked"]
+                ),
                 approximate=tuple((a, b) for a, b in data["approximate"]),
                 not_run=tuple(data.get("not_run", ())),
                 even=tuple(tuple(names) for names in data.get("even", ())),

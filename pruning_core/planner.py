@@ -23,7 +23,7 @@ from pruning_core.errors import ModelError, SpecError, VerifyError
 from pruning_core.even import Even, joined
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.mend import conv_mends, mend
-from pruning_core.plan import KEPT_WHOLE, AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
+from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.retreat import lock_everything, retreat, uneven
 from pruning_core.scoring import Scorer
@@ -33,6 +33,7 @@ from pruning_core.surgery import cut_copy, set_attributes, standard_mends
 from pruning_core.trace import Trace, real_twin
 from pruning_core.tree import is_prunable_dtype
 from pruning_core.twin import named_tensors
+from pruning_core.uncut import KEPT_WHOLE
 from pruning_core.verify import Mismatch, compare
 
 MAX_ROUNDS = 80
@@ -188,7 +189,7 @@ def with_equal_shares(subject: Subject, draft: Draft, scorer: Scorer, spec: Prun
 
 def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
     cut = [g for g in draft.groups if len(draft.kept.get(g.name, ())) < g.channels and g.name in draft.kept]
-    untouched = {g.name: KEPT_WHOLE for g in draft.groups if g.name in draft.kept}
+    untouched = {name: draft.whole.get(name, KEPT_WHOLE) for name in draft.kept}
     reasons = {**untouched, **draft.left}
     told = sorted(tuple(g.name for g in draft.groups if g.name in names & draft.kept.keys()) for names in draft.even)
     return PruningPlan(
@@ -210,6 +211,7 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
                 layers=g.layers,
                 width=g.channels * g.positions,
                 reason=reasons.get(g.name, "not named in index"),
+                prunable=g.name in draft.kept.keys() - draft.left.keys(),
             )
             for g in draft.groups
             if g not in cut and g.layers

@@ -38,10 +38,10 @@ class RecommendedCut:
     ratio: float
     width: int
     kept: int
-    score_min: float | None  # None where nothing was scored
+    score_min: float | None  # None where nothing was scored: it cannot be cut
     score_max: float | None
     macs_share: float  # of the layers that produce these channels, of the whole model
-    reason: str = ""  # why it is left alone
+    reason: str = ""  # why it is left alone, at this request or at any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Recommendation:
     @property
     def ratios(self) -> dict[str, float]:
         """One entry per group that can be cut, by the name of its first layer."""
-        return {row.name: row.ratio for row in self.rows if not row.reason}
+        return {row.name: row.ratio for row in self.rows if row.score_min is not None}
 
     def spec(self) -> PruningSpec:
         """The request for exactly these ratios, scored in the same way."""
@@ -119,7 +119,7 @@ def recommend(
 
 def _rows(subject: Subject, draft: Draft, scorer: Scorer, spec: PruningSpec) -> list[RecommendedCut]:
     shares = _macs_shares(subject, draft)
-    prunable = filtered(draft.groups, spec)[0]
+    prunable = [group for group in filtered(draft.groups, spec)[0] if group.name not in draft.left]
     scores = {scored.name: scored.scores for scored in scored_in(prunable, scorer, spec, draft.analysis)}
     rows = []
     for group in draft.groups:
@@ -137,7 +137,7 @@ def _rows(subject: Subject, draft: Draft, scorer: Scorer, spec: PruningSpec) -> 
                 score_min=None if mine is None else float(mine.min()),
                 score_max=None if mine is None else float(mine.max()),
                 macs_share=shares[group.name],
-                reason=draft.left.get(group.name, ""),
+                reason=draft.left.get(group.name) or draft.whole.get(group.name, ""),
             )
         )
     return rows

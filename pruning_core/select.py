@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,15 @@ from pruning_core.names import carriers, named, unknown
 from pruning_core.patterns import matches
 from pruning_core.scoring import Scorer, scored_groups
 from pruning_core.spec import PruningSpec
+from pruning_core.uncut import why_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What stays of every group, and why all of it where it does."""
+
+    kept: dict[str, tuple[int, ...]] = field(default_factory=dict)  # group -> channels, sorted
+    whole: dict[str, str] = field(default_factory=dict)  # group that keeps all its channels -> why
 
 
 def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -56,13 +65,13 @@ def select(
     even: Even,
     analysis: Analysis,
     left: Mapping[str, str],
-) -> dict[str, tuple[int, ...]]:
-    """Kept channels by group name, sorted. Ties keep the lower channel. Groups of one set of `even` keep equal shares.
+) -> Selection:
+    """What stays of every group. Ties keep the lower channel. Groups of one set of `even` keep equal shares.
 
     `left`: why the other groups are left alone, for messages.
     """
     if not groups:
-        return {}
+        return Selection()
     scored = scored_in(groups, scorer, spec, analysis)
     ready = as_one(scored, even, spec)
     costs = (
@@ -81,12 +90,18 @@ def select(
     )
     kept = ALLOCATORS[spec.allocator](ready, budget)
     counts: dict[str, int] = {}
+    whole: dict[str, str] = {}
     for group in ready:
         wanted = kept[group.name]
         if spec.group_policy == "count" and not spec.budget and named_ratio(group, budget, -1.0) < 0:
             wanted = by_smallest_loss(group, wanted)
-        counts |= counts_of(group, round_kept(wanted, group, budget))
-    return {group.name: best_channels(group, counts[group.name]) for group in scored}
+        count = round_kept(wanted, group, budget)
+        counts |= counts_of(group, count)
+        if count == group.channels:
+            one_keeps_all = kept[group.name] < wanted == group.channels
+            why = "group_policy count" if one_keeps_all else why_whole(group, wanted, spec.allocator, budget)
+            whole |= dict.fromkeys(counts_of(group, count), why)
+    return Selection({group.name: best_channels(group, counts[group.name]) for group in scored}, whole)
 
 
 def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, analysis: Analysis) -> list[ScoredGroup]:

@@ -246,7 +246,7 @@ class _Points:
         whole = make_plan(subject, spec, scorer)[1]
         groups = tuple(group for group in whole.groups if group.name in whole.kept)
         kept = {
-            ratio: select(groups, scorer, replace(spec, ratio=ratio), frozenset(), whole.analysis, whole.left)
+            ratio: select(groups, scorer, replace(spec, ratio=ratio), frozenset(), whole.analysis, whole.left).kept
             for ratio in grid
         }
         macs = cost_of(model, subject.trace).macs

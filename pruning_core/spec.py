@@ -11,12 +11,14 @@ from typing import Any
 from pruning_core.allocators import ALLOCATORS
 from pruning_core.channels import parse_channels, to_ranges
 from pruning_core.cost_model import COSTS
-from pruning_core.criteria import CRITERIA
+from pruning_core.criteria import CRITERIA, NEEDS
 from pruning_core.errors import SpecError, nearest
 from pruning_core.normalizers import NORMALIZERS
 from pruning_core.policies import GROUP_POLICIES, POLICIES
 
 COMPENSATIONS = ("none", "least_squares", "sequential")
+AXES = {"-1": "inner", "-2": "outer"}  # a reshape axis by its number
+ELSEWHERE = {"refit": "compensation: sequential", "iterative": "steps"}  # what is asked for here under another name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class PruningSpec:
     index: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # layer -> exactly the channels to remove
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reshape_axis", {-1: "inner", -2: "outer"}.get(self.reshape_axis, self.reshape_axis))  # type: ignore[call-overload]
+        object.__setattr__(self, "reshape_axis", AXES.get(str(self.reshape_axis), self.reshape_axis))
         object.__setattr__(self, "exclude", _globs("exclude", self.exclude))
         object.__setattr__(self, "include", _globs("include", self.include))
         object.__setattr__(self, "ratio", _ratio("ratio", self.ratio))
@@ -87,6 +89,15 @@ class PruningSpec:
             compensation=("sequential" if has_calibration else "none") if self.compensation == "auto" else self.compensation,
         )
 
+    @property
+    def unheeded(self) -> tuple[str, ...]:
+        """Options that are asked for, other than the defaults, and that mean nothing to a criterion of damages."""
+        if self.index or "damage" not in NEEDS.get(self.criterion, ()):
+            return ()
+        usual = {f.name: f.default for f in dataclasses.fields(self)}
+        asked = {name: getattr(self, name) for name in ("normalizer", "policy")}
+        return tuple(f"{name} {value!r}" for name, value in asked.items() if value != usual[name])
+
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
         index = {layer: to_ranges(channels) for layer, channels in self.index.items()}
@@ -98,7 +109,8 @@ class PruningSpec:
         known = [f.name for f in dataclasses.fields(cls)]
         for name in data:
             if name not in known:
-                raise SpecError(f"{name!r} is not an option of PruningSpec", name, nearest(name, known))
+                fix = f"write `{ELSEWHERE[name]}`" if name in ELSEWHERE else nearest(name, known)
+                raise SpecError(f"{name!r} is not an option of PruningSpec", name, fix)
         return cls(**data)
 
 

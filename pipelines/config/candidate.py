@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 import pruning_core as pc
 from pipelines.config.section import Section
+from pruning_core.spec import AXES, ELSEWHERE
 
 ENGINE = pc.PruningSpec()  # its defaults are ours
 
@@ -18,6 +19,8 @@ class Candidate(Section):
 
     What goes is one of `ratio`, `budget`, `index`, `ratios`, `ratios_from`.
     """
+
+    elsewhere: ClassVar[Mapping[str, str]] = ELSEWHERE
 
     name: str | None = Field(default=None, description="in tables and run names; default: what it does in short")
     ratio: float | None = Field(default=None, ge=0, lt=1, description="fraction of the channels to remove, 0 <= ratio < 1")
@@ -52,7 +55,7 @@ class Candidate(Section):
     policy: str = Field(default=ENGINE.policy, description="how the scores of coupled layers are combined")
     group_policy: str = Field(default=ENGINE.group_policy, description="how the groups of a grouped convolution agree")
     reshape_axis: str = Field(
-        default=ENGINE.reshape_axis, description="which factor of a split axis is pruned: auto, inner, outer"
+        default=ENGINE.reshape_axis, description="which factor of a split axis is pruned: auto, inner (-1), outer (-2)"
     )
     group_axis: str = Field(
         default=ENGINE.group_axis, description="prune inside the groups of a convolution, or whole groups"
@@ -77,6 +80,16 @@ class Candidate(Section):
         if rest.get("ratios"):
             raise ValueError("`ratios` and `ratios_from` are both given; leave one of them out")
         return {"name": Path(given["ratios_from"]).stem, **read_ratios(folder / given["ratios_from"]), **rest}
+
+    @field_validator("reshape_axis", mode="before")
+    @classmethod
+    def _by_its_number_too(cls, given: Any) -> Any:
+        return AXES.get(str(given), given)
+
+    @field_validator("include", "exclude", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
 
     @field_validator("*")
     @classmethod

@@ -36,8 +36,7 @@ def _mistake(root: type[Section], error: Mapping[str, Any]) -> tuple[str, str, s
     given = error.get("input")
     match error["type"]:
         case "extra_forbidden":
-            nearest = did_you_mean(str(location[-1]), _fields_at(root, location[:-1]))
-            return place, f"there is no field {location[-1]!r} here", nearest
+            return place, f"there is no field {location[-1]!r} here", _other_name(root, location)
         case "missing":
             return place, "is missing", f"add it: {_description_of(root, location)}"
         case "too_short":
@@ -52,6 +51,14 @@ def _mistake(root: type[Section], error: Mapping[str, Any]) -> tuple[str, str, s
             description = _description_of(root, location)
             advice = f"it is: {description}" if description else "see the description of the field"
             return place, f"{given!r} is not allowed; {_in_words(error['msg'])}", advice
+
+
+def _other_name(root: type[Section], location: tuple[str | int, ...]) -> str:
+    """What to write for a field that there is not."""
+    section, name = _section_at(root, location[:-1]), str(location[-1])
+    if section and name in section.elsewhere:
+        return f"write `{section.elsewhere[name]}`"
+    return did_you_mean(name, section.model_fields if section else ())
 
 
 def _in_words(message: str) -> str:

@@ -26,7 +26,9 @@ def recommendation_yaml(recommendation: pc.Recommendation, source: str, asked: s
             continue
         lines += [
             f"  # {row.width} -> {row.kept} channels, scores {row.score_min:.3g} to {row.score_max:.3g}, "
-            f"{row.macs_share:.1%} of the MACs" + (f"; cut together with {with_it}" if with_it else ""),
+            f"{row.macs_share:.1%} of the MACs"
+            + (f"; {row.reason}" if row.reason else "")
+            + (f"; cut together with {with_it}" if with_it else ""),
             "  " + yaml.safe_dump({row.name: ratios[row.name]}, width=1000).strip(),
         ]
     return "\n".join([line for line in (*lines, *locked) if line]) + "\n"

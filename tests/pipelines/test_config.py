@@ -56,6 +56,21 @@ def test_what_goes_can_be_said_in_several_ways() -> None:
     assert (budget.spec().allocator, budget.asked) == ("budget", "macs 3x")
 
 
+@pytest.mark.parametrize(
+    ("axis", "means"), [("-1", "inner"), ("'-1'", "inner"), ("-2", "outer"), ('"-2"', "outer"), ("outer", "outer")]
+)
+def test_a_reshape_axis_in_yaml_is_a_word_or_a_number(axis: str, means: str) -> None:
+    candidate = yaml.safe_load(f"{{ratio: 0.5, reshape_axis: {axis}}}")
+    assert parse(candidates=[candidate]).candidates[0].reshape_axis == means
+
+
+@pytest.mark.parametrize("option", ["include", "exclude"])
+def test_one_glob_needs_no_list(option: str) -> None:
+    config = parse(candidates=[{"ratio": 0.5, option: "head.*"}])
+    assert getattr(config.candidates[0].spec(), option) == ("head.*",)
+    assert config == parse(candidates=[{"ratio": 0.5, option: ["head.*"]}])
+
+
 def test_ratios_from_a_file_beside_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "ratios.yaml").write_text("criterion: l1_norm\nallocator: per_layer\nratios:\n  stem.0: 0.25\n")
     (tmp_path / "plain.yaml").write_text("stem.0: 0.5\n")
@@ -105,6 +120,10 @@ def test_ratios_from_a_file_beside_the_recipe(tmp_path: Path) -> None:
         ({"candidates": [{"index": {"stem.0": "3, 8-x"}}]}, ["candidates[0].index", "'8-x' at column 4", "stem.0"]),
         ({"candidates": [{"index": {"stem.0": 2.5}}]}, ["candidates[0].index", "2.5", "stem.0"]),
         ({"candidates": [{"ratio": 0.5, "compensation": "sequental"}]}, ["compensation", "did you mean 'sequential'"]),
+        ({"candidates": [{"ratio": 0.5, "refit": "sequential"}]}, ["[0].refit", "write `compensation: sequential`"]),
+        ({"candidates": [{"ratio": 0.5, "iterative": 3}]}, ["candidates[0].iterative", "write `steps`"]),
+        ({"candidates": [{"ratio": 0.5, "reshape_axis": -3}]}, ["candidates[0].reshape_axis", "-3", "outer (-2)"]),
+        ({"candidates": [{"ratio": 0.5, "exclude": 3}]}, ["candidates[0].exclude", "3", "a list"]),
         ({"candidates": [{"ratio": 0.5, "steps": 0}]}, ["candidates[0].steps", "0"]),
         ({"candidates": [{"ratios_from": "none.yaml"}]}, ["candidates[0]", "none.yaml", "secateur recommend"]),
         ({"candidates": [{"ratios_from": "a.yaml", "ratios": {"a": 0.5}}]}, ["`ratios` and `ratios_from`"]),

@@ -54,6 +54,34 @@ def test_reshape_axis_chooses_head_size_or_heads(axis: str, heads: int, width: i
     assert (result.model.heads, result.model.width) == (heads, width)
 
 
+@pytest.mark.parametrize(
+    ("axis", "sizes"),
+    [
+        (-1, {(12, 32)}),
+        ("inner", {(12, 32)}),
+        (-2, {(6, 64)}),
+        ("outer", {(6, 64)}),
+        ("auto", {(12, 32), (6, 64)}),
+    ],
+)
+def test_768_channels_as_12_heads_of_64(axis: str, sizes: set[tuple[int, int]]) -> None:
+    """(B, 768, N) -> (B, 12, 64, N)."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.width = 12, 64
+            self.project, self.out = nn.Conv1d(5, 768, 1), nn.Conv1d(768, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            split = self.project(x).reshape(x.shape[0], self.heads, self.width, x.shape[2])
+            return self.out(split.softmax(2).flatten(1, 2))
+
+    result = pc.prune(seeded(Heads)(), torch.randn(2, 5, 7), pc.PruningSpec(reshape_axis=axis), check="numeric")
+    assert (result.model.heads, result.model.width) in sizes
+    assert result.model.project.out_channels == 384  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("axis", "groups"), [("within", 4), ("whole", 2)])
 def test_group_axis_thins_groups_or_drops_them(axis: str, groups: int) -> None:
     model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=4), nn.Conv2d(32, 4, 1)))()

@@ -145,3 +145,17 @@ def test_channel_numbers_in_buffers_are_counted_anew() -> None:
     model.get_buffer("order").copy_(torch.arange(48))
     with pytest.raises(pc.PlanError, match="other channel numbers"):
         pc.apply(model, again)
+
+
+def test_options_that_the_criterion_does_not_heed_are_told() -> None:
+    net = NETS["residual"]
+    model, x = net.build(), torch.randn(12, 3, 16, 16)
+    said = "not heeded: normalizer 'softmax', policy 'max': reconstruction compares damages as they are"
+    result = pc.prune(model, x[:2], pc.PruningSpec(normalizer="softmax", policy="max"), x)
+    assert result.plan.notes == (said,)
+    assert said in result.report.notes
+    assert said in str(result.plan)
+    usual = pc.plan(model, x[:2], pc.PruningSpec(), x)
+    assert usual.notes == ()
+    assert usual.cuts == result.plan.cuts, "they are not heeded indeed"
+    assert pc.plan(model, x[:2], pc.PruningSpec(criterion="l2_norm", normalizer="softmax", policy="max"), x).notes == ()

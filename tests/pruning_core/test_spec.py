@@ -21,6 +21,7 @@ import pruning_core as pc
         ({"policy": "avg"}, "did you mean"),
         ({"group_policy": "summ"}, "did you mean 'sum'?"),
         ({"reshape_axis": "inwards"}, "did you mean 'inner'?"),
+        ({"reshape_axis": -3}, "reshape_axis -3 is unknown"),
         ({"round_mode": "near"}, "did you mean 'nearest'?"),
         ({"round_to": 0}, "not a whole number"),
         ({"min_channels": 2.5}, "not a whole number"),
@@ -39,6 +40,36 @@ def test_nonsense_is_refused(options: dict[str, object], says: str) -> None:
 def test_an_unknown_option_names_the_nearest() -> None:
     with pytest.raises(pc.SpecError, match="did you mean 'criterion'"):
         pc.PruningSpec.from_dict({"critereon": "l2_norm"})
+
+
+@pytest.mark.parametrize(("name", "fix"), [("refit", "compensation: sequential"), ("iterative", "steps")])
+def test_the_options_that_have_another_name_here_are_told(name: str, fix: str) -> None:
+    with pytest.raises(pc.SpecError) as caught:
+        pc.PruningSpec.from_dict({name: 1})
+    assert caught.value.fix == f"write `{fix}`"
+
+
+@pytest.mark.parametrize(
+    ("axis", "means"), [(-1, "inner"), ("-1", "inner"), (-2, "outer"), ("-2", "outer"), ("auto", "auto")]
+)
+def test_a_reshape_axis_is_a_word_or_a_number(axis: int | str, means: str) -> None:
+    assert pc.PruningSpec(reshape_axis=axis).reshape_axis == means  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "want"),
+    [
+        ({}, ()),
+        ({"normalizer": "tss", "policy": "average"}, ()),  # the defaults, said aloud
+        ({"normalizer": "softmax"}, ("normalizer 'softmax'",)),
+        ({"normalizer": "none", "policy": "max"}, ("normalizer 'none'", "policy 'max'")),
+        ({"criterion": "l1_norm", "normalizer": "softmax", "policy": "max"}, ()),
+        ({"index": {"conv": "3"}, "policy": "max"}, ()),
+    ],
+)
+def test_what_reconstruction_has_no_use_for(options: dict[str, object], want: tuple[str, ...]) -> None:
+    assert pc.PruningSpec(**options).resolved(has_calibration=True).unheeded == want  # type: ignore[arg-type]
+    assert pc.PruningSpec(**options).resolved(has_calibration=False).unheeded == ()  # type: ignore[arg-type]
 
 
 def test_dict_round_trip_and_words_for_axes() -> None:
