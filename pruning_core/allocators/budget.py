@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from pruning_core.errors import SpecError
 
 STEPS = 64  # of a group at most: wide groups lose several channels at once
 TOLERANCE = 1e-9
+GIVEN_BACK = 4  # steps that a group gets back at most, in the search for a better fit
+NEAR = 0.98  # of a target: what one more step of a coarse group overshot by more is searched for a better fit
 
 
 @ALLOCATORS.register
@@ -30,6 +33,8 @@ def budget(groups: Sequence[ScoredGroup], limits: Budget) -> dict[str, float]:
         if not state.step(over):
             raise _unreachable(state, over, limits)
     state.fill()
+    while state.nearness() < NEAR and (nearer := state.nearer()) is not None:
+        state = nearer
     return {group.name: float(state.counts[k]) for k, group in enumerate(groups)}
 
 
@@ -87,6 +92,41 @@ class _State:
                 if any(self.totals[n] - saved[n] > t * (1 + TOLERANCE) for n, t in self.targets.items()):
                     break
                 self._take(k, more, saved)
+
+    def nearness(self) -> float:
+        """The cost that is left, as a share of the tightest target: at most 1 where all are met."""
+        return max(self.totals[name] / target for name, target in self.targets.items())
+
+    def nearer(self) -> _State | None:
+        """The least damaging plan that comes nearer to the targets by leaving one group more; None without one."""
+        tries = (self._with_more_of(k, steps) for k in range(len(self.groups)) for steps in range(1, GIVEN_BACK + 1))
+        found = [state for state in tries if state is not None and state.nearness() > self.nearness()]
+        return min(found, key=_State.total_damage, default=None)
+
+    def total_damage(self) -> float:
+        return sum(
+            float(d[group.channels - int(n)]) for d, group, n in zip(self.damage, self.groups, self.counts, strict=True)
+        )
+
+    def _with_more_of(self, k: int, steps: int) -> _State | None:
+        """This plan with so many steps more of one group, paid for by the others; None where that cannot be."""
+        found = copy.copy(self)
+        found.counts, found.totals, found.lowest = self.counts.copy(), dict(self.totals), dict(self.lowest)
+        found._known, found.free = dict(self._known), list(self.free)
+        for _ in range(steps):
+            if not found.free[k] or found.counts[k] >= found.groups[k].channels:
+                return None
+            more = found._legal(k, int(found.counts[k]), up=True)
+            found._take(k, more, found._saved(k, more))
+        found.free[k] = False  # the others pay
+        found._known.pop(k, None)
+        while over := found.over():
+            if not found.step(over):
+                return None
+        found.free[k] = True
+        found._known.pop(k, None)
+        found.fill()
+        return found
 
     def _marginal(self, k: int) -> float:
         gone = self.groups[k].channels - int(self.counts[k])

@@ -35,6 +35,20 @@ def test_a_factor_is_met_within_two_percent(cost: str, factor: float) -> None:
     assert 0.98 <= after * factor / before <= 1.0 + 1e-9
 
 
+@pytest.mark.parametrize("target", [5000, 6000, 7000, 9000, "2x", "2.5x"])
+def test_coarse_groups_are_combined_until_the_target_is_near(target: float | str) -> None:
+    """A step of the wide layers is several percent of the whole; what the last one overshoots, narrow ones give back."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1, groups=4), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 24), nn.ReLU(), nn.Linear(24, 10),
+    ).eval()  # fmt: skip
+    report = pc.prune(net, X, pc.PruningSpec(budget={"params": target})).report
+    limit = report.before.params / float(target[:-1]) if isinstance(target, str) else target
+    assert 0.98 <= report.after.params / limit <= 1
+
+
 def test_absolute_targets_and_several_at_once() -> None:
     full = pc.cost(convnet(), X)
     spec = pc.PruningSpec(budget={"macs": full.macs * 0.6, "params": "3x"})
