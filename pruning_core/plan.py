@@ -140,6 +140,8 @@ class PruningPlan:
                 f"group_policy {self.spec.group_policy!r}: {', '.join(alike)} lose the same positions in every part all the "
                 "same, for one weight axis serves all parts (a reshape, or the inputs of a grouped convolution)"
             )
+        if self.spec.index and alike:
+            found.append(f"index: of {', '.join(alike)} each channel goes from all parts at once, for they must stay equal")
         if unheeded := self.spec.unheeded:
             why = f"{self.spec.criterion} compares damages as they are"
             but = ", but where equal shares are kept" if self.even and not self.spec.budget else ""

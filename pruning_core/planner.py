@@ -23,6 +23,7 @@ from pruning_core.errors import ModelError, SpecError, VerifyError
 from pruning_core.even import Even, joined
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.mend import conv_mends, mend
+from pruning_core.names import named
 from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.retreat import lock_everything, retreat, uneven
@@ -111,7 +112,14 @@ def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[Attribute
 
 
 def check_prunable(draft: Draft, spec: PruningSpec) -> None:
-    """Raises: ModelError with the reasons when a cut was asked for and no group of channels is open to one."""
+    """Raises: SpecError for a layer that was named with a ratio and cannot be cut; ModelError with the reasons when a cut
+    was asked for and no group of channels is open to one.
+    """
+    meant = named(draft.groups)
+    for layer, ratio in spec.ratios.items():
+        locks = [draft.left.get(group.name, "") for group, _ in meant.get(layer, ())]
+        if ratio and locks and all(reason.startswith("locked: ") for reason in locks):
+            raise SpecError(f"ratios: {layer!r} cannot be cut: {locks[0]}", f"ratios[{layer!r}]", "take it out of `ratios`")
     if draft.kept or not (spec.ratio or spec.ratios or spec.budget):
         return
     reasons = dict.fromkeys(draft.left[g.name] for g in draft.groups if g.name in draft.left and g.layers)
@@ -211,7 +219,7 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
                 layers=g.layers,
                 width=g.channels * g.positions,
                 reason=reasons.get(g.name, "not named in index"),
-                prunable=g.name in draft.kept.keys() - draft.left.keys(),
+                prunable=g.name not in draft.left and (g.name in draft.kept or bool(spec.index)),
             )
             for g in draft.groups
             if g not in cut and g.layers

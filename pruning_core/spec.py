@@ -57,6 +57,11 @@ class PruningSpec:
         object.__setattr__(self, "ratio", _ratio("ratio", self.ratio))
         object.__setattr__(self, "ratios", {str(k): _ratio(f"ratios[{k!r}]", v) for k, v in dict(self.ratios).items()})
         index = {str(k): parse_channels(v, f"index[{k!r}]") for k, v in dict(self.index).items()}
+        for layer, channels in index.items():
+            if not channels:
+                raise SpecError(
+                    f"index[{layer!r}] names no channel", f"index[{layer!r}]", "name at least one, or leave it out"
+                )
         object.__setattr__(self, "index", index)
         _one_of("criterion", self.criterion, ("auto", *CRITERIA))
         _one_of("allocator", self.allocator, ("auto", *ALLOCATORS))

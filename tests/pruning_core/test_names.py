@@ -56,3 +56,29 @@ def test_names_of_one_group_that_disagree() -> None:
     with pytest.raises(pc.SpecError, match="name different channels"):
         kept(index={"0": "1", "1": "2"})
     assert kept(index={"0": "1", "1": "1"}) == {"0": 7}
+
+
+@pytest.mark.parametrize("allocator", ["per_layer", "slamp"])
+def test_a_ratio_for_a_layer_that_cannot_be_cut_is_an_error(allocator: str) -> None:
+    model = seeded(lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8)))()
+    with pytest.raises(pc.SpecError, match="ratios: '2' cannot be cut: locked: reaches the model output"):
+        pc.plan(model, torch.randn(2, 3), pc.PruningSpec(allocator=allocator, ratios={"2": 0.5, "0": 0.25}, min_channels=1))
+    plan = pc.plan(model, torch.randn(2, 3), pc.PruningSpec(allocator=allocator, ratios={"*": 0.5}, min_channels=1))
+    assert [cut.group for cut in plan.cuts] == ["0"]  # a glob means those that can be cut
+
+
+def test_an_index_that_names_no_channel() -> None:
+    with pytest.raises(pc.SpecError, match=r"index\['0'\] names no channel"):
+        pc.plan(net(), X, pc.PruningSpec(index={"0": ""}))
+
+
+def test_what_an_index_takes_is_told_as_a_share_of_the_whole_model() -> None:
+    plan = pc.plan(net(), X, pc.PruningSpec(index={"0": "0,1"}))
+    assert (plan.prunable_before, plan.prunable_after) == (20, 18)  # eight channels, and twelve that nobody named
+
+
+def test_an_index_into_one_part_of_a_grouped_convolution_says_that_all_parts_lose() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=4), nn.Conv2d(8, 2, 1)))()
+    plan = pc.plan(model, X, pc.PruningSpec(index={"1": "0"}))
+    assert [len(cut.keep) * cut.positions for cut in plan.cuts] == [4]
+    assert "each channel goes from all parts at once" in str(plan)
