@@ -13,7 +13,6 @@ from pruning_core.channels import from_ranges, to_ranges
 from pruning_core.errors import PlanError
 from pruning_core.spec import PruningSpec
 from pruning_core.tables import table
-from pruning_core.uncut import KEPT_WHOLE
 
 FORMAT = 1
 REPLAN = "re-plan this model"
@@ -179,10 +178,7 @@ class PruningPlan:
                 mends=tuple(AttributeMend(**m) for m in data["mends"]),
                 rescales=tuple(Rescale(**r | {"positions": from_ranges(r["positions"])}) for r in data["rescales"]),
                 choices=tuple((a, b, c) for a, b, c in data["choices"]),
-                locked=tuple(
-                    Locked(**{"prunable": k["reason"] == KEPT_WHOLE, **k, "layers": tuple(k["layers"])})
-                    for k in data["locked"]
-                ),
+                locked=tuple(Locked(**k | {"layers": tuple(k["layers"])}) for k in data["locked"]),
                 approximate=tuple((a, b) for a, b in data["approximate"]),
                 not_run=tuple(data.get("not_run", ())),
                 even=tuple(tuple(names) for names in data.get("even", ())),

@@ -14,6 +14,7 @@ from pruning_core.errors import SpecError
 
 STEPS = 64  # of a group at most: wide groups lose several channels at once
 TOLERANCE = 1e-9
+ROUNDS = 16  # of the search for a better fit
 GIVEN_BACK = 4  # steps that a group gets back at most, in the search for a better fit
 NEAR = 0.98  # of a target: what one more step of a coarse group overshot by more is searched for a better fit
 
@@ -33,7 +34,9 @@ def budget(groups: Sequence[ScoredGroup], limits: Budget) -> dict[str, float]:
         if not state.step(over):
             raise _unreachable(state, over, limits)
     state.fill()
-    while state.nearness() < NEAR and (nearer := state.nearer()) is not None:
+    for _ in range(ROUNDS):
+        if state.nearness() >= NEAR or (nearer := state.nearer()) is None:
+            break
         state = nearer
     return {group.name: float(state.counts[k]) for k, group in enumerate(groups)}
 

@@ -26,13 +26,17 @@ class Gram:
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
         size = max(CHUNK // (x.shape[0] * (x.shape[2] + 1)), 512)
         for start in range(0, x.shape[1], size):
-            part = _with_one(x[:, start : start + size].to(self._type))
+            part = _with_one(self._widened(x[:, start : start + size]))
             self._plus("xx", part.transpose(1, 2) @ part)
             if y is not None:
-                out = y[:, start : start + size].to(self._type)
+                out = self._widened(y[:, start : start + size])
                 self._plus("xy", part.transpose(1, 2) @ out)
                 self._plus("yy", (out * out).sum(dim=1))
         self.rows += x.shape[1]
+
+    def _widened(self, rows: Tensor) -> Tensor:
+        on_cpu = rows.device.type == "mps" and self._type is torch.float64  # which has no double precision
+        return (rows.cpu() if on_cpu else rows).to(self._type)
 
     def _plus(self, name: str, term: Tensor) -> None:
         if name in self._sums:
