@@ -12,7 +12,7 @@ from pruning_core.calibration import Calibration
 from pruning_core.compensation import compensate
 from pruning_core.cost import Cost, cost_of
 from pruning_core.coupling.analysis import ChoiceKey, Decisions, resolve
-from pruning_core.coupling.groups import ChannelGroup, channel_groups
+from pruning_core.coupling.groups import ChannelGroup, Member, channel_groups, name_of
 from pruning_core.draft import Draft, removed_labels, slices_of
 from pruning_core.errors import VerifyError
 from pruning_core.plan import PruningPlan, TensorSlice
@@ -43,7 +43,7 @@ def plan_in_steps(
     groups: Sequence[ChannelGroup] = ()  # of the original
     choices: dict[ChoiceKey, int] = {}  # heads or their size: what the first round cuts, the others do
     for number in range(1, spec.steps + 1):
-        part = _share(spec, number, full)
+        part = renamed(_share(spec, number, full), groups, slices)
         scorer = scorer_of(now, part)
         scorer.originals = originals(groups, slices)
         plan, draft = make_plan(now, part, scorer, choices)
@@ -82,6 +82,22 @@ def _up_to(done: float, ratio: float) -> float:
     return ratio if done == 1 else share
 
 
+def renamed(
+    spec: PruningSpec, groups: Sequence[ChannelGroup], slices: Mapping[tuple[str, int], TensorSlice]
+) -> PruningSpec:
+    """The same, where parts of layers have names with the positions that are left: `qkv[0:48]` becomes `qkv[0:36]`."""
+    taken: set[str] = set()
+    now = {group.name: name_of([_left_of(member, slices) for member in group.members], taken) for group in groups}
+    ratios = {now.get(name, name): ratio for name, ratio in spec.ratios.items()}
+    exclude, include = (tuple(now.get(name, name) for name in names) for names in (spec.exclude, spec.include))
+    return replace(spec, ratios=ratios, exclude=exclude, include=include)
+
+
+def _left_of(member: Member, slices: Mapping[tuple[str, int], TensorSlice]) -> Member:
+    cut = slices.get((member.tensor, member.axis))
+    return member if cut is None else replace(member, channel_of=member.channel_of[list(cut.keep)])
+
+
 def originals(
     groups: Sequence[ChannelGroup], slices: Mapping[tuple[str, int], TensorSlice]
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
@@ -90,7 +106,7 @@ def originals(
     for group in groups:
         for member in group.members:
             key = member.tensor, member.axis
-            left = member.channel_of[list(slices[key].keep)] if key in slices else member.channel_of
+            left = _left_of(member, slices).channel_of
             mine = left >= 0
             found.setdefault(key, np.ones(len(left)))[mine] = group.channels / max(len(np.unique(left[mine])), 1)
     return found

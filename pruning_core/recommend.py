@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pruning_core.api import scorer_of
+from pruning_core.api import predicted_latency, scorer_of
 from pruning_core.calibration import Calibration
+from pruning_core.cost import Cost, cost_of
 from pruning_core.coupling.groups import ChannelGroup, layer_of
 from pruning_core.draft import Draft
 from pruning_core.errors import SpecError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.latency_table import LatencyTable
 from pruning_core.modes import in_default_modes
-from pruning_core.planner import make_plan
+from pruning_core.planner import make_plan, throwaway
 from pruning_core.report import layer_rows
 from pruning_core.scoring import Scorer
 from pruning_core.select import filtered, scored_in
@@ -50,6 +51,9 @@ class Recommendation:
 
     rows: tuple[RecommendedCut, ...]
     asked: PruningSpec  # with every `auto` decided
+    before: Cost
+    after: Cost  # with these ratios
+    predicted_ms: tuple[float, float] | None = None  # before and after, by the latency table, where one was used
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -90,7 +94,21 @@ class Recommendation:
             )
             for r in self.rows
         ]
-        return table(head, rows)
+        return f"{table(head, rows)}\n{self.total}"
+
+    @property
+    def total(self) -> str:
+        """What the ratios come to, in one line."""
+        names = {"MACs": "macs", "parameters": "params"}
+        found = [_change(label, getattr(self.before, key), getattr(self.after, key)) for label, key in names.items()]
+        if self.predicted_ms is not None:
+            found.append("{:.3f} -> {:.3f} ms by the latency table".format(*self.predicted_ms))
+        return "; ".join(found)
+
+
+def _change(label: str, before: int, after: int) -> str:
+    factor = f" ({before / after:.2f}x)" if after else ""
+    return f"{label} {before:,} -> {after:,}{factor}"
 
 
 @in_default_modes
@@ -114,7 +132,14 @@ def recommend(
     spec = spec.resolved(data is not None)
     scorer = scorer_of(subject, spec, data, latencies)
     draft = make_plan(subject, spec, scorer)[1]
-    return Recommendation(rows=tuple(_rows(subject, draft, scorer, spec)), asked=spec)
+    pruned = throwaway(subject, draft.slices, draft.mends, draft.rescales)
+    return Recommendation(
+        rows=tuple(_rows(subject, draft, scorer, spec)),
+        asked=spec,
+        before=cost_of(model, subject.trace),
+        after=cost_of(pruned, draft.retraced),
+        predicted_ms=predicted_latency(draft, scorer),
+    )
 
 
 def _rows(subject: Subject, draft: Draft, scorer: Scorer, spec: PruningSpec) -> list[RecommendedCut]:

@@ -28,9 +28,9 @@ class PruningSpec:
     Raises: SpecError at birth for any value that makes no sense, naming the nearest valid one.
     """
 
-    ratio: float = 0.5
+    ratio: float = None  # type: ignore[assignment]  # default: 0.5, or 0 (nothing else goes) where `ratios` name layers
     criterion: str = "auto"  # reconstruction with calibration data, l2_norm without
-    allocator: str = "auto"  # budget where one is given, else uniform
+    allocator: str = "auto"  # budget where one is given, per_layer where only `ratios` are, else uniform
     normalizer: str = "tss"
     policy: str = "average"
     group_policy: str = "sum"
@@ -54,7 +54,8 @@ class PruningSpec:
         object.__setattr__(self, "reshape_axis", AXES.get(str(self.reshape_axis), self.reshape_axis))
         object.__setattr__(self, "exclude", _globs("exclude", self.exclude))
         object.__setattr__(self, "include", _globs("include", self.include))
-        object.__setattr__(self, "ratio", _ratio("ratio", self.ratio))
+        usual = 0.0 if self.ratios else 0.5
+        object.__setattr__(self, "ratio", usual if self.ratio is None else _ratio("ratio", self.ratio))
         object.__setattr__(self, "ratios", {str(k): _ratio(f"ratios[{k!r}]", v) for k, v in dict(self.ratios).items()})
         index = {str(k): parse_channels(v, f"index[{k!r}]") for k, v in dict(self.index).items()}
         for layer, channels in index.items():
@@ -87,10 +88,11 @@ class PruningSpec:
     def resolved(self, has_calibration: bool) -> PruningSpec:
         """The same with every `auto` decided."""
         criterion = "reconstruction" if has_calibration and not self.index else "l2_norm"
+        allocator = "budget" if self.budget else "per_layer" if self.ratios and not self.ratio else "uniform"
         return dataclasses.replace(
             self,
             criterion=criterion if self.criterion == "auto" else self.criterion,
-            allocator=("budget" if self.budget else "uniform") if self.allocator == "auto" else self.allocator,
+            allocator=allocator if self.allocator == "auto" else self.allocator,
             compensation=("sequential" if has_calibration else "none") if self.compensation == "auto" else self.compensation,
         )
 

@@ -127,8 +127,6 @@ class Candidate(Section):
         options = self.model_dump(exclude={"name", "ratios_from"})
         if self.ratio is None:
             del options["ratio"]
-            if self.ratios and not self.budget and self.allocator == "auto":
-                options["allocator"] = "per_layer"
         return pc.PruningSpec(**options)
 
     def resolved(self, has_calibration: bool) -> "Candidate":

@@ -15,6 +15,7 @@ def recommendation_yaml(recommendation: pc.Recommendation, source: str, asked: s
         f"# {source}, asked: {asked}. A ratio is the fraction REMOVED. Edit the ratios, then put this file into a recipe:",
         "#   candidates:",
         "#     - ratios_from: ratios.yaml",
+        f"# As they are: {recommendation.total}.",
         yaml.safe_dump(options, sort_keys=False).rstrip() if options else "",
         "ratios:",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,7 +152,7 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
             )
             rank[part] = -1
             why = next((approximate[x] for x in part.tolist() if x in approximate), "") if approximate else ""
-            group = ChannelGroup(_name(found, names), part, found, reason, why)
+            group = ChannelGroup(name_of(found, names), part, found, reason, why)
             groups.append(group)
     return groups
 
@@ -183,7 +183,7 @@ def _by_reason(channels: Ids, locked: dict[int, str], is_locked: Ids, read: Ids)
         yield channels[[r == reason for r in reasons]], reason
 
 
-def _name(members: tuple[Member, ...], taken: set[str]) -> str:
+def name_of(members: Sequence[Member], taken: set[str]) -> str:
     """The layer whose output it is; with the positions, where it is only a part of that layer's output."""
     root = next((m for m in members if m.produces), members[0])
     name = layer_of(root.tensor) if root.produces else root.tensor

@@ -137,6 +137,36 @@ def test_one_threshold_takes_as_many_in_steps_as_at_once(
     assert lowest - rounding <= in_steps.channels_after <= once.channels_after + rounding
 
 
+class Parts(nn.Module):
+    """One layer whose parts are cut apart from each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(12, 96)
+        self.first, self.second = 64, 32
+        self.a, self.b = nn.Linear(64, 20), nn.Linear(32, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = self.qkv(x).split([self.first, self.second], dim=1)
+        return self.a(one.relu()) + self.b(two.relu())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ratios": {"qkv[0:64]": 0.5, "qkv[64:96]": 0.25}},
+        {"ratio": 0.5, "exclude": ("qkv[64:96]",)},
+        {"ratio": 0.5, "include": ("qkv[64:96]",)},
+    ],
+)
+def test_parts_of_a_layer_keep_their_names_from_round_to_round(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model, x = Parts().eval(), torch.zeros(2, 12)
+    once = widths_by(model, x, pc.PruningSpec(**options))  # type: ignore[arg-type]
+    assert once
+    assert widths_by(model, x, pc.PruningSpec(**options, steps=3)) == once  # type: ignore[arg-type]
+
+
 def test_heads_end_where_one_shot_does() -> None:
     torch.manual_seed(0)
     model = Attending([nn.Linear(6, 32), nn.MultiheadAttention(32, 4, batch_first=True), nn.Linear(32, 5)]).eval()

@@ -30,7 +30,8 @@ def test_any_layer_that_hands_the_channels_on_names_their_group(name: str) -> No
     assert kept(exclude=(name,)) == {"5": 6}
     assert kept(include=(name,)) == {"0": 4}
     assert kept(allocator="per_layer", ratios={name: 0.25}) == {"0": 6}
-    assert kept(ratios={name: 0.25}) == {"0": 6, "5": 6}
+    assert kept(ratios={name: 0.25}) == {"0": 6}
+    assert kept(ratio=0.5, ratios={name: 0.25}) == {"0": 6, "5": 6}
     assert kept(index={name: "0,1"}) == {"0": 6}
 
 

@@ -73,6 +73,15 @@ def test_a_row_per_group_with_its_numbers() -> None:
         stem.ratio = 0.1  # type: ignore[misc]
 
 
+def test_the_total_is_what_pruning_brings() -> None:
+    model, spec = resnet(), pc.PruningSpec(budget={"macs": "2.5x"})
+    found = pc.recommend(model, X, spec)
+    report = pc.prune(model, X, spec).report
+    assert (found.before, found.after) == (report.before, report.after)
+    assert f"MACs {report.macs_before:,} -> {report.macs_after:,} (2.5" in str(found)
+    assert "ms" not in found.total
+
+
 def test_the_model_is_untouched() -> None:
     model = resnet()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -146,4 +155,9 @@ def test_latency_by_the_table_is_told() -> None:
     before, after = result.report.predicted_ms
     assert 0 < after <= before / 1.5 * 1.001
     assert "latency by the table" in str(result.report)
+    told = pc.recommend(
+        resnet(), torch.zeros(16, 1, 8, 8), pc.PruningSpec(budget={"latency_ms": "1.5x"}), latencies=latencies
+    )
+    assert told.predicted_ms == result.report.predicted_ms
+    assert told.total.endswith("ms by the latency table")
     assert pc.LatencyTable.from_json(latencies.to_json()).known == latencies.known

@@ -72,6 +72,15 @@ def test_what_reconstruction_has_no_use_for(options: dict[str, object], want: tu
     assert pc.PruningSpec(**options).resolved(has_calibration=False).unheeded == ()  # type: ignore[arg-type]
 
 
+def test_ratios_alone_leave_the_other_layers_whole() -> None:
+    assert pc.PruningSpec().ratio == 0.5
+    alone = pc.PruningSpec(ratios={"a": 0.3})
+    assert (alone.ratio, alone.resolved(has_calibration=False).allocator) == (0.0, "per_layer")
+    both = pc.PruningSpec(ratio=0.5, ratios={"a": 0.3})
+    assert (both.ratio, both.resolved(has_calibration=False).allocator) == (0.5, "uniform")
+    assert pc.PruningSpec.from_dict(alone.to_dict()) == alone
+
+
 def test_dict_round_trip_and_words_for_axes() -> None:
     spec = pc.PruningSpec(ratio=0.3, exclude=["head.*"], ratios={"conv*": 0.1}, reshape_axis=-2)  # type: ignore[arg-type]
     assert spec.reshape_axis == "outer"

@@ -34,7 +34,7 @@ def reasons(spec: pc.PruningSpec) -> dict[str, str]:
         ({"ratio": 0.02, "exclude": ["conv2", "conv3"]},
          {"conv1": "rounding: to whole channels", "conv2": 'excluded by "conv2"', "conv3": 'excluded by "conv3"'}),
         ({"ratio": 0.0, "allocator": "global"}, dict.fromkeys(("conv1", "conv2", "conv3"), "ratio 0")),
-        ({"ratios": {"conv1": 0.0}}, {"conv1": "ratio 0"}),
+        ({"ratio": 0.5, "ratios": {"conv1": 0.0}}, {"conv1": "ratio 0"}),
         (
             {"allocator": "per_layer", "ratios": {"conv1": 0.5}},
             {"conv2": "not named in ratios", "conv3": "not named in ratios"},
