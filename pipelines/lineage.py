@@ -17,6 +17,7 @@ FLOW_RUN_ID = "prefect.flow_run_id"
 FAILURE = "compression.failure"
 GATE = "compression.gate"  # passed, or why a candidate did not; `source` on the baseline
 WEIGHTS_DIGEST = "compression.weights_digest"  # of the weights that were evaluated, timed and registered
+PRUNING_NOTES = "compression.pruning_notes"  # what the engine did in another way than asked
 EXPORT_NOTES = "compression.export_notes"  # forms that could not be made, and why
 
 # version tags: five, and short, because the versions table of the MLflow UI cuts long ones

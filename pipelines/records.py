@@ -75,6 +75,7 @@ class CompressedModel:
     training: Mapping[str, Any] = field(default_factory=dict)  # what came of the options: epoch kept, batch size, notes
     predicted_speedup: float | None = None  # by the latency table, where a latency was asked for
     predicted_ms: float | None = None
+    notes: tuple[str, ...] = ()  # of the engine: what was done in another way than asked, or could not be done
 
     @property
     def removed(self) -> float:

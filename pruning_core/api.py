@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from pruning_core.calibration import Calibration, device_of
-from pruning_core.compensation import compensate, left_as_cut
+from pruning_core.compensation import compensate, constant_inputs, left_as_cut
 from pruning_core.cost import cost_of
 from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Decisions, resolve
@@ -160,7 +160,7 @@ def prune(
         mask_error=error,
         seconds=time.perf_counter() - start,
         repairs=repairs,
-        notes=(*decided.notes, *notes, *left_as_cut(draft, decided.spec, repairs)),
+        notes=(*decided.notes, *notes, *left_as_cut(draft, decided.spec, repairs), *constant_inputs(repairs)),
         predicted_ms=predicted_ms,
     )
     return PruneResult(pruned, decided, report)

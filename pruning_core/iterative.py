@@ -82,9 +82,7 @@ def _up_to(done: float, ratio: float) -> float:
     return ratio if done == 1 else share
 
 
-def renamed(
-    spec: PruningSpec, groups: Sequence[ChannelGroup], slices: Mapping[tuple[str, int], TensorSlice]
-) -> PruningSpec:
+def renamed(spec: PruningSpec, groups: Sequence[ChannelGroup], slices: Mapping[tuple[str, int], TensorSlice]) -> PruningSpec:
     """The same, where parts of layers have names with the positions that are left: `qkv[0:48]` becomes `qkv[0:36]`."""
     taken: set[str] = set()
     now = {group.name: name_of([_left_of(member, slices) for member in group.members], taken) for group in groups}

@@ -125,11 +125,11 @@ class Prefect(contextlib.ExitStack):
 
 
 def show(comparison: "Comparison") -> None:
-    from pipelines.report import calibration_note, noise_note, nothing_passed, to_rich
+    from pipelines.report import calibration_note, noise_note, notes_on_rows, nothing_passed, to_rich
 
     wide = out if out.is_terminal else Console(width=200, highlight=False)  # a log has no width
     wide.print(to_rich(comparison))
-    for note in (calibration_note(comparison), noise_note(comparison)):
+    for note in (calibration_note(comparison), noise_note(comparison), *notes_on_rows(comparison)):
         if note:
             out.print(note, soft_wrap=True)
     passed = [row for row in comparison.rows[1:] if row.passed]

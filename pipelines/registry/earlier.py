@@ -1,15 +1,12 @@
 """What became of work that was done before."""
 
-import dataclasses
-import json
-
 import mlflow.artifacts
 from mlflow.exceptions import MlflowException
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines import lineage
-from pipelines.records import Score
 from pipelines.registry.store import Store, mlflow_errors
-from pipelines.steps.compare import Comparison, Failure, Row
+from pipelines.steps.compare import Comparison, Row
 
 
 def find_finished(
@@ -25,9 +22,9 @@ def find_finished(
         for run in store.client.search_runs([experiment_id], f"{finished} and tags.`{lineage.KIND}` = 'parent'"):
             try:
                 text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{lineage.COMPARISON_JSON}")
-            except (MlflowException, OSError):
-                continue  # its artifacts are gone
-            comparison = _comparison_from(json.loads(text))
+                comparison = TypeAdapter(Comparison).validate_json(text)
+            except (MlflowException, OSError, ValidationError):
+                continue  # its artifacts are gone, or of another version of ours
             if (with_failures or not comparison.failures) and all(_is_kept(store, name, row) for row in comparison.rows):
                 return comparison
     return None
@@ -43,15 +40,6 @@ def _is_kept(store: Store, name: str, row: Row) -> bool:
             raise
         return False
     return True
-
-
-def _comparison_from(raw: dict[str, object]) -> Comparison:
-    rows = tuple(
-        Row(**{**row, **{split: Score(**row[split]) for split in ("validation", "test")}})
-        for row in raw.pop("rows")  # type: ignore[attr-defined]
-    )
-    failures = tuple(Failure(**failure) for failure in raw.pop("failures"))  # type: ignore[attr-defined]
-    return dataclasses.replace(Comparison(source="", rows=rows, failures=failures), **raw)  # type: ignore[arg-type]
 
 
 def failed_run(store: Store, experiment_id: str, key: str) -> str | None:

@@ -65,6 +65,8 @@ def log_result(
         if value is not None
     ]
     tags = [RunTag(lineage.WEIGHTS_DIGEST, row.weights_digest)]
+    if row.notes:
+        tags.append(RunTag(lineage.PRUNING_NOTES, "; ".join(row.notes)[:5000]))
     if row.verdict:
         tags.append(RunTag(lineage.GATE, row.verdict[:5000]))
     with mlflow_errors("the result cannot be recorded", run_id):

@@ -17,7 +17,7 @@ class Registered:
     """A version that is there already, complete: it was made in one request, after its run had all its numbers."""
 
     version: int
-    notes: str
+    export_notes: str
 
 
 def find_registered(store: Store, name: str, run_id: str) -> Registered | None:

@@ -9,7 +9,14 @@ from pipelines.report.plot import accuracy_latency_plot
 from pipelines.report.recommendation import recommendation_yaml
 from pipelines.report.sensitivity import sensitivity_heat_map, sensitivity_table
 from pipelines.report.table import COLUMNS, to_frame, to_markdown, to_rich
-from pipelines.report.text import calibration_note, describe_parent, describe_version, noise_note, version_tags
+from pipelines.report.text import (
+    calibration_note,
+    describe_parent,
+    describe_version,
+    noise_note,
+    notes_on_rows,
+    version_tags,
+)
 from pipelines.report.trial import trial_markdown
 from pipelines.report.words import nothing_passed
 
@@ -28,6 +35,7 @@ __all__ = [
     "html_report",
     "latency_table",
     "noise_note",
+    "notes_on_rows",
     "nothing_passed",
     "pareto_front",
     "recommendation_yaml",

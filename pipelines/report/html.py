@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from pipelines.report.table import COLUMNS
-from pipelines.report.text import calibration_note
+from pipelines.report.text import calibration_note, notes_on_rows
 from pipelines.report.words import metric_name, nothing_passed
 from pipelines.steps.compare import Comparison, Row
 
@@ -53,6 +53,7 @@ def html_report(comparison: Comparison, widths: Mapping[str, Sequence[Width]], c
     drawn = "\n".join(f"<figure>{figure.to_html(include_plotlyjs=False, full_html=False)}</figure>" for figure in figures)
     title = escape(f"{comparison.source}, compressed")
     note = calibration_note(comparison)
+    told = "".join(f"<li>{escape(note)}</li>" for note in notes_on_rows(comparison))
     failed = "".join(f"<li>{escape(f.title)}: {escape(f.reason)}</li>" for f in comparison.failures)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>
@@ -61,6 +62,7 @@ def html_report(comparison: Comparison, widths: Mapping[str, Sequence[Width]], c
 <p>{escape(first_sentence(comparison))}</p>
 <div class="scroll">{summary_table(comparison)}</div>
 <p>A factor is the source's number divided by the candidate's. {escape(note)}</p>
+{f"<h2>Notes</h2><ul>{told}</ul>" if told else ""}
 {f"<h2>Failed</h2><ul>{failed}</ul>" if failed else ""}
 {drawn}
 </body></html>

@@ -44,7 +44,7 @@ test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
 | size (bytes) | {baseline.size_bytes:,} | {row.size_bytes:,} | {row.size_factor:.2f}x |
 
 {row.channels_removed:.0%} of the prunable channels removed by {row.method} (asked: {row.asked}).\
-{_likeness(row)}{_speed(row)}{_latency(row)}
+{_likeness(row)}{_speed(row)}{_latency(row)}{_notes(row)}
 
 Source: {linked(f"{name} version {source_version}", version_path(name, source_version))}; \
 run: {linked(row.title, f"#/experiments/{experiment_id}/runs/{run_id}")}{flow}
@@ -56,6 +56,10 @@ def _likeness(row: Row) -> str:
         return ""
     kl = "" if row.test.kl is None else f", with a mean KL divergence of {row.test.kl:.3g} from its answers"
     return f" {row.test.agreement:.1%} of the test predictions are the source's{kl}."
+
+
+def _notes(row: Row) -> str:
+    return "\n" + "".join(f"\n- Note: {note}." for note in row.notes) if row.notes else ""
 
 
 def _speed(row: Row) -> str:
@@ -84,6 +88,11 @@ def noise_note(comparison: Comparison) -> str:
     )
 
 
+def notes_on_rows(comparison: Comparison) -> list[str]:
+    """What went otherwise than asked, by candidate."""
+    return [f"{row.title}: {note}" for row in comparison.rows for note in (*row.notes, row.export_notes) if note]
+
+
 def calibration_note(comparison: Comparison) -> str:
     """How many images were used, and whether that is fewer than were asked for."""
     used, asked = comparison.calibrated_on, comparison.calibration_asked
@@ -109,7 +118,7 @@ def describe_parent(comparison: Comparison, name: str, mlflow: str = "") -> str:
         notes += f" {note}"
     if note := calibration_note(comparison):
         notes += f" {note}."
-    notes += "".join(f"\n- {row.title}: {row.notes}." for row in comparison.rows if row.notes)
+    notes += "".join(f"\n- {note}." for note in notes_on_rows(comparison))
     if mlflow and comparison.run_id:
         notes += f"\n\n[Everything in MLflow]({mlflow}#/experiments/{comparison.experiment_id}/runs/{comparison.run_id})"
     return f"{first}\n\n{to_markdown(comparison)}\n\n{notes}\n"

@@ -45,7 +45,8 @@ class Row:
     latency_predicted_ms: float | None = None  # by the latency table, where a latency was asked for
     speedup_predicted: float | None = None
     version: int | None = None
-    notes: str = ""  # forms that could not be made, and why
+    notes: tuple[str, ...] = ()  # of the engine: what was done in another way than asked, or could not be done
+    export_notes: str = ""  # forms that could not be made, and why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,5 +109,6 @@ def _row(model: CompressedModel, latency: Latency, baseline: CompressedModel, ta
         energy_mj=latency.energy_mj,
         weights_digest=scores.weights_digest,
         latency_predicted_ms=model.predicted_ms,
+        notes=model.notes,
         speedup_predicted=model.predicted_speedup,
     )

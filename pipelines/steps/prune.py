@@ -98,6 +98,7 @@ def prune(
         after_pruning=after_pruning,
         predicted_ms=predicted[1] if predicted else None,
         predicted_speedup=predicted[0] / predicted[1] if predicted else None,
+        notes=result.report.notes,
     )
 
 

@@ -8,7 +8,7 @@ from pruning_core.calibration import Calibration
 from pruning_core.compensation.batchnorm import recalibrate
 from pruning_core.compensation.least_squares import fold
 from pruning_core.compensation.refit import refit
-from pruning_core.compensation.report import Repair
+from pruning_core.compensation.report import Repair, constant_inputs
 from pruning_core.draft import Draft
 from pruning_core.observe.calls import layer_calls
 from pruning_core.observe.gram import MAX_INPUTS
@@ -16,7 +16,7 @@ from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject
 from pruning_core.trace import real_twin
 
-__all__ = ["Repair", "compensate", "left_as_cut"]
+__all__ = ["Repair", "compensate", "constant_inputs", "left_as_cut"]
 
 
 def compensate(

@@ -103,4 +103,19 @@ def _fold_one(
     if constant is not None:
         constant.tensor.data += constant.sign * (torch.cat(constants) * scale).to(constant.tensor)
     energy = max(energy, 1e-30)
-    return Repair(call.weight, gram.rows, RIDGE, before / energy, after / energy)
+    return Repair(
+        call.weight,
+        gram.rows,
+        RIDGE,
+        before / energy,
+        after / energy,
+        len(moment) * len(kept),
+        int(_is_constant(moment)[:, kept].sum()),
+    )
+
+
+def _is_constant(moment: Tensor) -> Tensor:
+    """[G, inputs]: whose variance is nothing, as far as sums in single precision can tell."""
+    squares = moment.diagonal(dim1=1, dim2=2)[:, :-1]
+    found: Tensor = squares - moment[:, :-1, -1].square() <= 1e-6 * squares
+    return found

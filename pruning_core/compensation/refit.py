@@ -156,7 +156,9 @@ def _refit_one(job: _Job, lockstep: Lockstep, number: int, prediction: Predictio
         solution = replace(solution, ridge=float("inf"), after=solution.before)
     _write(job, solution, before.shape[2])
     energy = max(solution.energy, 1e-30)
-    return Repair(call.weight, found.seen, solution.ridge, solution.before / energy, solution.after / energy)
+    inputs = job.groups * before.shape[2]
+    errors = solution.before / energy, solution.after / energy
+    return Repair(call.weight, found.seen, solution.ridge, *errors, inputs, found.constant)
 
 
 def _write(job: _Job, solution: Solution, inputs: int) -> None:

@@ -26,6 +26,7 @@ class Rows:
         self.learn, self.check = Gram(), Gram()  # behind a ReLU the rows are checked themselves
         self.parts: tuple[list[Rectified], list[Rectified]] = ([], [])
         self.seen = 0
+        self._span: tuple[Tensor, Tensor] | None = None  # [G, K] lowest and highest of each input
         self._new = 0  # parts that are not in the sums yet, of both kinds
         self._gathered = 0  # their entries
 
@@ -33,6 +34,8 @@ class Rows:
         """x [G, N, K], y [G, N, O], base [G, N or 1, O]"""
         held = (torch.arange(x.shape[1]) + self.seen) % HELD_OUT == HELD_OUT - 1
         self.seen += x.shape[1]
+        low, high = x.aminmax(dim=1)
+        self._span = (low, high) if self._span is None else (low.minimum(self._span[0]), high.maximum(self._span[1]))
         for kept, part in zip(self.parts, (~held, held), strict=True):
             own_base = base[:, part] if base.shape[1] > 1 else base
             kept.append(Rectified.of(x[:, part], y[:, part], self.slope, own_base))
@@ -40,6 +43,14 @@ class Rows:
         self._gathered += x.numel()
         if self._gathered >= AT_ONCE:
             self._sum_up()
+
+    @property
+    def constant(self) -> int:
+        """How many inputs are the same in all rows, but for rounding."""
+        if self._span is None:
+            return 0
+        low, high = self._span
+        return int((high - low <= 1e-5 * low.abs().maximum(high.abs())).sum())
 
     def _sum_up(self) -> None:
         if self.whole or not self._new:

@@ -41,12 +41,12 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
 
     known = registry.find_registered(job.store, job.source.name, run_id)
     if known is not None:  # before its answer was lost, or the process killed
-        return dataclasses.replace(row, version=known.version, notes=known.notes)
+        return dataclasses.replace(row, version=known.version, export_notes=known.export_notes)
     if not job.again:
         known = registry.find_same(job.store, job.source.name, runs.experiment_id, job.key, row.title, row.weights_digest)
     if known is not None:  # by an earlier run, in which another candidate failed
         registry.log_result(job.store, run_id, row, None, job.data, latency.timings[1:])
-        return dataclasses.replace(row, version=known.version, notes=known.notes)
+        return dataclasses.replace(row, version=known.version, export_notes=known.export_notes)
     registry.forget_exports(job.store, runs.experiment_id, run_id)
     images = images_of(job.data.test, EXPORT_CHECK_IMAGES).numpy()
     export = registry.Export(run_id=run_id, name=job.source.name, model=model.model, images=images)
@@ -63,7 +63,7 @@ def register_candidate(job: Job, runs: Runs, baseline: Row, model: CompressedMod
     text += "\n" + report.describe_forms(exports.forms, exports.notes, job.model.origin)
     registry.check_claim(job.store, job.source.name, job.key, runs.parent)
     version = registry.create_version(job.store, job.source.name, exports.version, run_id, tags, text)
-    return dataclasses.replace(row, version=version, notes="; ".join(exports.notes))
+    return dataclasses.replace(row, version=version, export_notes="; ".join(exports.notes))
 
 
 def _write_details(job: Job, model: CompressedModel, latency: Latency, files: Path) -> None:

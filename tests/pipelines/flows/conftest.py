@@ -92,7 +92,7 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
             _copy(first.uri, folder / "chained"),
             source={"model": "models:/digits-resnet/2", "trust": ["pipelines.models", "tests.pipelines.tasks"]},
             task="tests.pipelines.tasks.own:FewMistakes",
-            candidates=[{"ratio": 0.4}],
+            candidates=[{"ratio": 0.4, "normalizer": "softmax"}],
             gate={"max_accuracy_drop": 1},
         )
         ratios = folder / "ratios.yaml"

@@ -284,6 +284,18 @@ def test_a_version_can_be_compressed_again(flows: Flows, tmp_path: Path) -> None
     assert Store(uri).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
 
 
+def test_what_was_asked_for_and_not_heeded_is_told_at_the_run_and_the_version(flows: Flows) -> None:
+    uri, comparison = flows.chained.uri, flows.chained.comparison
+    note = "not heeded: normalizer 'softmax': reconstruction compares damages as they are"
+    row = comparison.rows[1]
+    assert row.notes == (note,)
+    assert children(uri, comparison)[row.title].data.tags["compression.pruning_notes"] == note
+    client = Store(uri).client
+    assert f"- Note: {note}." in client.get_model_version("digits-resnet", "4").description
+    assert f"- {row.title}: {note}." in client.get_run(comparison.run_id).data.tags["mlflow.note.content"]
+    assert flows.first.comparison.rows[1].notes == ()
+
+
 def test_the_primary_metric_of_a_task_of_one_s_own_is_used_everywhere(flows: Flows, tmp_path: Path) -> None:
     uri, comparison = flows.chained.uri, flows.chained.comparison
     source, row = comparison.rows

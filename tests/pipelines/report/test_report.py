@@ -69,6 +69,21 @@ def test_noise_is_said_in_the_table_the_text_and_the_plot(tmp_path: Path, monkey
     assert ["(noisy)" in text for text in said] == [False, True, True]
 
 
+def test_what_the_engine_did_otherwise_than_asked_is_told_everywhere() -> None:
+    plain = two_noisy()
+    source, row, other = plain.rows
+    told = dataclasses.replace(row, notes=("not compensated: conv1", "equal shares"), export_notes="no ONNX form")
+    noted = dataclasses.replace(plain, rows=(source, told, other))
+    lines = [f"{row.title}: {note}" for note in ("not compensated: conv1", "equal shares", "no ONNX form")]
+    assert report.notes_on_rows(noted) == lines
+    assert report.notes_on_rows(plain) == []
+    parent, page = report.describe_parent(noted, "m"), report.html_report(noted, {})
+    assert all(f"\n- {line}." in parent and f"<li>{line}</li>" in page for line in lines)
+    version = report.describe_version(told, source, "m", 1, "1", "a")
+    assert "\n- Note: not compensated: conv1.\n- Note: equal shares.\n" in version
+    assert "Note" not in report.describe_version(row, source, "m", 1, "1", "a")
+
+
 def test_a_version_that_was_registered_as_rejected_is_called_so(tmp_path: Path) -> None:
     source, row, other = two_noisy().rows
     source = dataclasses.replace(source, passed=True, version=1)

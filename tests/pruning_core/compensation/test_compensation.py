@@ -173,6 +173,22 @@ def test_constant_activations_and_dead_channels_give_numbers(net: Net) -> None:
     assert all(bool(t.isfinite().all()) for t in result.model.state_dict().values())
 
 
+@pytest.mark.parametrize("compensation", ["least_squares", "sequential"])
+def test_inputs_that_never_change_are_told(compensation: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh(), nn.Conv2d(4, 6, 1), nn.Tanh(), nn.Conv2d(6, 2, 1)).eval()
+    x = torch.randn(64, 3, 4, 4)
+    spec = pc.PruningSpec(index={"0": "3"}, compensation=compensation)
+    assert "constant" not in str(pc.prune(net, x[:2], spec, calibration=x).report)
+    with torch.no_grad():
+        net[0].weight[1] = 0
+        net[0].bias[1] = 1
+    report = pc.prune(net, x[:2], spec, calibration=x).report
+    mended = {repair.layer: (repair.inputs, repair.constant) for repair in report.repairs}
+    assert mended["2.weight"] == (3, 1)
+    assert "constant inputs: 1 of 3 of 2.weight (they never change in the calibration data" in str(report)
+
+
 def test_data_that_makes_no_numbers_is_named(net: Net) -> None:
     with pytest.raises(pc.ModelError, match="NaN or infinite"):
         pc.prune(net, images(2), pc.PruningSpec(), [torch.full((4, 3, 8, 8), float("nan"))])
