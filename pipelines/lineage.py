@@ -40,7 +40,8 @@ LEDGER_INDEX = "promotion.index"
 # the task's metrics have their own names: `accuracy` is of the test split, after fine-tuning
 DROP = "{}_drop"  # against the source on the same samples, positive where worse; also _low and _high
 AFTER_CUT = "{}_after_cut"  # nothing mended yet
-AFTER_PRUNING = "{}_after_pruning"  # compensated, before fine-tuning
+AFTER_COMPENSATION = "{}_after_compensation"  # where BatchNorm statistics were taken anew after that
+AFTER_PRUNING = "{}_after_pruning"  # mended, before fine-tuning
 DROP_P_VALUE = "{}_drop_p_value"
 AGREEMENT = "agreement"  # share of predictions equal to the source's
 KL = "kl_from_source"

@@ -69,12 +69,13 @@ class CompressedModel:
     size: Size
     model: ModelRef
     after_cut: Primary  # nothing mended yet
-    after_pruning: Primary  # compensated
+    after_pruning: Primary  # mended, as far as that was asked for
     scores: Scores | None = None  # of the finished model: after fine-tuning
     curve: tuple[Epoch, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)  # what came of the options: epoch kept, batch size, notes
     predicted_speedup: float | None = None  # by the latency table, where a latency was asked for
     predicted_ms: float | None = None
+    after_compensation: Primary | None = None  # where BatchNorm statistics were taken anew after that
     notes: tuple[str, ...] = ()  # of the engine: what was done in another way than asked, or could not be done
 
     @property

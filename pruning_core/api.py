@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,10 +127,12 @@ def prune(
     *,
     check: str = "structure",
     latencies: LatencyTable | None = None,
+    on_compensated: Callable[[nn.Module], None] | None = None,
 ) -> PruneResult:
     """Plan, cut a copy, verify, and mend what the copy lost (`spec.compensation`) where there is calibration data.
 
     `calibration`: a tensor [N, ...], batches of inputs, or a `Calibration`; labels are only needed by gradient criteria.
+    `on_compensated` is shown the model in between, where BatchNorm statistics are taken anew as well; it only looks.
     `check="numeric"` also compares numbers with the muted original on the example inputs, before anything is mended.
     Raises: SpecError, ModelError, VerifyError. The caller's model is bit-identical afterwards.
     """
@@ -151,7 +154,7 @@ def prune(
     on_meta = any(t.device.type == "meta" for t in subject.tensors.values())
     if check == "numeric" and not on_meta:
         error = mask_error(model, pruned, draft.prediction, subject.inputs)
-    repairs = compensate(subject, pruned, draft, data, spec) if data is not None and not on_meta else ()
+    repairs = compensate(subject, pruned, draft, data, spec, on_compensated) if data is not None and not on_meta else ()
     report = PruneReport(
         before=cost_of(model, subject.trace),
         after=cost_of(pruned, draft.retraced),

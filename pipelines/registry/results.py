@@ -31,6 +31,7 @@ def log_result(
         **_numbers(row.metric, row.test),
         **validation,
         lineage.AFTER_CUT.format(row.metric): row.after_cut,
+        lineage.AFTER_COMPENSATION.format(row.metric): row.after_compensation,
         lineage.AFTER_PRUNING.format(row.metric): row.after_pruning,
         lineage.LATENCY_P50: row.latency_p50_ms,
         lineage.LATENCY_P90: row.latency_p90_ms,

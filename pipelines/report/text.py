@@ -36,7 +36,7 @@ test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
 | | source | this version | factor |
 | --- | --- | --- | --- |
 | test {name_of}, channels cut | {before:.4f} | {row.after_cut:.4f} | |
-| test {name_of}, compensated | {before:.4f} | {row.after_pruning:.4f} | |
+{_mended(row, name_of, before)}
 | test {name_of}, fine-tuned | {before:.4f} | {row.test.value:.4f} | |
 | latency p50 (ms) | {baseline.latency_p50_ms:.3f} | {row.latency_p50_ms:.3f} | {row.speedup:.2f}x |
 | params | {baseline.params:,} | {row.params:,} | {row.params_factor:.2f}x |
@@ -49,6 +49,14 @@ test {name_of} {row.test.value:.3f} (source {before:.3f}): {drop_in_words(row)}.
 Source: {linked(f"{name} version {source_version}", version_path(name, source_version))}; \
 run: {linked(row.title, f"#/experiments/{experiment_id}/runs/{run_id}")}{flow}
 """
+
+
+def _mended(row: Row, name_of: str, before: float) -> str:
+    """What each step after the cut brought."""
+    steps = {"compensated": row.after_pruning}
+    if row.after_compensation is not None:
+        steps = {"compensated": row.after_compensation, "BatchNorm recalibrated": row.after_pruning}
+    return "\n".join(f"| test {name_of}, {step} | {before:.4f} | {value:.4f} | |" for step, value in steps.items())
 
 
 def _likeness(row: Row) -> str:

@@ -25,7 +25,7 @@ class Row:
     validation: Score  # decides
     test: Score  # is only reported
     after_cut: float  # primary metric, test split, nothing mended yet
-    after_pruning: float  # primary metric, test split, compensated
+    after_pruning: float  # primary metric, test split, mended
     latency_p50_ms: float  # latency and speedup: under the first condition that was asked for
     latency_p90_ms: float
     latency_p99_ms: float
@@ -45,6 +45,7 @@ class Row:
     latency_predicted_ms: float | None = None  # by the latency table, where a latency was asked for
     speedup_predicted: float | None = None
     version: int | None = None
+    after_compensation: float | None = None  # where BatchNorm statistics were taken anew after that
     notes: tuple[str, ...] = ()  # of the engine: what was done in another way than asked, or could not be done
     export_notes: str = ""  # forms that could not be made, and why
 
@@ -109,6 +110,7 @@ def _row(model: CompressedModel, latency: Latency, baseline: CompressedModel, ta
         energy_mj=latency.energy_mj,
         weights_digest=scores.weights_digest,
         latency_predicted_ms=model.predicted_ms,
+        after_compensation=model.after_compensation.test if model.after_compensation else None,
         notes=model.notes,
         speedup_predicted=model.predicted_speedup,
     )

@@ -72,8 +72,17 @@ def prune(
     Nothing is written, and Stopped is raised, once `should_stop()` is true: the flow's folder is gone then.
     """
     module, batch, spec = load_module(source), example_batch(data, request.images), request.spec
-    result = pc.prune(module, batch, spec, calibration, check="numeric", latencies=latencies)
     task = task or task_of(data)
+    between: list[Primary] = []
+    result = pc.prune(
+        module,
+        batch,
+        spec,
+        calibration,
+        check="numeric",
+        latencies=latencies,
+        on_compensated=lambda compensated: between.append(primary_of(compensated, data, task)),
+    )
     after_pruning = primary_of(result.model, data, task)
     is_mended = result.report.repairs or result.plan.spec.recalibrate_bn
     after_cut = primary_of(pc.apply(module, result.plan, batch), data, task) if is_mended else after_pruning
@@ -98,6 +107,7 @@ def prune(
         after_pruning=after_pruning,
         predicted_ms=predicted[1] if predicted else None,
         predicted_speedup=predicted[0] / predicted[1] if predicted else None,
+        after_compensation=between[0] if between else None,
         notes=result.report.notes,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from pruning_core.calibration import Calibration
@@ -20,9 +22,17 @@ __all__ = ["Repair", "compensate", "constant_inputs", "left_as_cut"]
 
 
 def compensate(
-    subject: Subject, pruned: nn.Module, draft: Draft, calibration: Calibration, spec: PruningSpec
+    subject: Subject,
+    pruned: nn.Module,
+    draft: Draft,
+    calibration: Calibration,
+    spec: PruningSpec,
+    on_compensated: Callable[[nn.Module], None] | None = None,
 ) -> tuple[Repair, ...]:
-    """Mend the weights of `pruned` in place as the spec says; the flags of its training mode stay as they are."""
+    """Mend the weights of `pruned` in place as the spec says; the flags of its training mode stay as they are.
+
+    `on_compensated` is shown the model before its BatchNorm statistics are taken anew, where both are asked for.
+    """
     training = {name: module.training for name, module in pruned.named_modules()}
     pruned.eval()
     original = real_twin(subject.model).eval()
@@ -32,6 +42,8 @@ def compensate(
     elif draft.slices and spec.compensation == "least_squares":
         repairs = fold(original, pruned, draft.prediction, calibration, spec.seed)
     if spec.recalibrate_bn:
+        if repairs and on_compensated is not None:
+            on_compensated(pruned)
         recalibrate(pruned, calibration, subject.trace.writes)
     for name, module in pruned.named_modules():
         module.training = training[name]

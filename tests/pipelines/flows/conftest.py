@@ -105,7 +105,7 @@ def _run_all(demo_home: Path, folder: Path) -> Flows:
             calibration={"samples": 4000},
             candidates=[
                 {"index": {"stage1.0.conv1": "11, 0, 1, 3-10"}},
-                {"ratios_from": str(ratios)},
+                {"ratios_from": str(ratios), "recalibrate_bn": True},
                 {"budget": {"latency_ms": "1.3x"}},
             ],
             finetune={"epochs": 0},

@@ -401,6 +401,19 @@ def test_what_goes_can_be_named_in_every_way(flows: Flows, tmp_path: Path) -> No
     assert {row.asked for row in comparison.rows[1:]} == {"index", "per layer", "latency_ms 1.3x"}
 
 
+def test_what_each_step_after_the_cut_brought_is_told_apart(flows: Flows) -> None:
+    uri, comparison = flows.kinds.uri, flows.kinds.comparison
+    source, index, ratios, latency = comparison.rows
+    assert (index.after_compensation, latency.after_compensation) == (None, None)
+    between = ratios.after_compensation
+    assert between is not None  # BatchNorm statistics were taken anew after it
+    assert between > ratios.after_cut
+    assert children(uri, comparison)[ratios.title].data.metrics["accuracy_after_compensation"] == between
+    text = Store(uri).client.get_model_version("digits-resnet", str(ratios.version)).description
+    for step, value in ("compensated", between), ("BatchNorm recalibrated", ratios.after_pruning):
+        assert f"| test accuracy, {step} | {source.test.value:.4f} | {value:.4f} | |" in text
+
+
 def test_a_lost_candidate_costs_the_others_nothing(flows: Flows) -> None:
     uri, comparison = flows.lossy.uri, flows.lossy.comparison
     assert [row.title for row in comparison.rows] == ["source", "reconstruction-uniform-0.25"]

@@ -140,6 +140,20 @@ def test_the_model_of_the_caller_is_untouched(net: Net) -> None:
     assert all(p.requires_grad for p in net.parameters())
 
 
+def test_what_compensation_alone_brings_can_be_seen(net: Net) -> None:
+    def found(**options: object) -> tuple[list[dict[str, Tensor]], nn.Module]:
+        seen: list[dict[str, Tensor]] = []
+        spec = pc.PruningSpec(ratio=0.5, **options)  # type: ignore[arg-type]
+        look = lambda m: seen.append({k: t.clone() for k, t in m.state_dict().items()})  # noqa: E731
+        return seen, pc.prune(net, images(2), spec, images(64), on_compensated=look).model
+
+    (between,), both = found(recalibrate_bn=True)
+    none, alone = found()
+    assert none == found(recalibrate_bn=True, compensation="none")[0] == []
+    assert all(torch.equal(between[name], t) for name, t in alone.state_dict().items())
+    assert any(not torch.equal(between[name], t) for name, t in both.state_dict().items())
+
+
 def test_recalibration_takes_the_statistics_of_the_pruned_net(net: Net) -> None:
     net.inner_norm.running_mean.fill_(50.0)
     batches = [images(32, k) for k in range(3)]
