@@ -71,5 +71,9 @@ def test_a_users_own_model_as_the_readme_says(tmp_path: Path) -> None:
 
     run(sys.executable, "register.py")
     secateur = str(Path(sys.executable).with_name("secateur"))
+    options = {"--factory": "shapes:make", "--trust": "shapes", "--tracking-uri": "sqlite:///mlflow.db"}
+    ours = ("models:/shapes/1", *(word for option in options.items() for word in option))
+    assert "Conv2d" in run(secateur, "inspect", *ours)
+    assert "minutes are over" in run(secateur, "sensitivity", *ours, "--data-path", "images.npz", "--minutes", "0")
     table = run(secateur, "compress", "shapes.yaml")
     assert "version 2" in table

@@ -6,12 +6,13 @@ import typer
 
 from pipelines import environment
 from pipelines.cli.app import app
-from pipelines.cli.options import Model, TrackingUri, Trust
+from pipelines.cli.options import Factory, Model, TrackingUri, Trust
 
 
 @app.command()
 def inspect(
     model: Model,
+    factory: Factory = None,
     trust: Trust = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -28,6 +29,6 @@ def inspect(
     source = registry.resolve(store, model)
     with tempfile.TemporaryDirectory() as folder:
         trusted = ("pipelines.models", *(trust or ()))
-        module = load_module(registry.fetch_model(store, source, Path(folder), trust=trusted))
+        module = load_module(registry.fetch_model(store, source, Path(folder), trust=trusted, factory=factory))
         example = torch.zeros(1, *registry.input_shape(store, source))
         typer.echo(f"{source.uri}\n{pc.inspect(module, example)}")

@@ -6,7 +6,7 @@ import typer
 
 from pipelines import environment
 from pipelines.cli.app import app
-from pipelines.cli.options import Model, TrackingUri, Trust
+from pipelines.cli.options import Factory, Model, TrackingUri, Trust
 
 
 @app.command()
@@ -29,9 +29,7 @@ def recommend(
     samples: Annotated[int, typer.Option(min=1, help="Images to score with, at most.")] = 1024,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per call, where latency_ms is asked for.")] = 64,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, where latency_ms is asked for.")] = 1,
-    factory: Annotated[
-        str | None, typer.Option(help="package.module:function, for a version stored without its factory.")
-    ] = None,
+    factory: Factory = None,
     trust: Trust = None,
     tracking_uri: TrackingUri = None,
 ) -> None:

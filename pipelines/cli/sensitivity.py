@@ -10,7 +10,7 @@ from rich.console import Console
 from pipelines import environment
 from pipelines.cli.app import app, out
 from pipelines.cli.app import display as bars_or_lines
-from pipelines.cli.options import Model, TrackingUri, Trust
+from pipelines.cli.options import Factory, Model, TrackingUri, Trust
 
 if TYPE_CHECKING:
     from pruning_core import Sensitivity
@@ -33,6 +33,7 @@ def sensitivity(
     file: Annotated[Path, typer.Option("--out", help="Holds every point; a second call goes on from it.")] = Path(
         "sensitivity.json"
     ),
+    factory: Factory = None,
     again: Annotated[bool, typer.Option("--again", help="Start anew, whatever the file holds.")] = False,
     trust: Trust = None,
     tracking_uri: TrackingUri = None,
@@ -63,7 +64,7 @@ def sensitivity(
         source = registry.resolve(store, model)
         with tempfile.TemporaryDirectory() as folder:
             trusted = ("pipelines.models", *(trust or ()))
-            reference = registry.fetch_model(store, source, Path(folder), trust=trusted)
+            reference = registry.fetch_model(store, source, Path(folder), trust=trusted, factory=factory)
             check_data_fits(reference, images)
             module = load_module(reference)
         subject = Subject.of(source.uri, module, images, request)

@@ -14,6 +14,7 @@ import pruning_core as pc
 from pipelines.report.picture import save_picture
 
 HARMLESS = {"accuracy": 0.01}  # a drop that is never painted as dark as it gets, else noise looks like a finding
+HELD, WHY_HELD = "*", "the same cut as at a smaller ratio: min_channels or round_to lets no more go"
 _WORDS = {
     "accuracy": "points of accuracy lost",
     "loss": "loss added",
@@ -30,19 +31,31 @@ def sensitivity_table(result: pc.Sensitivity, title: str) -> Table:
     for ratio in result.ratios:
         table.add_column(f"-{ratio:.0%}", justify="right", no_wrap=True)
     rows = {row.point: row for row in result.rows}
+    held = held_back(result)
     for group in result.groups:
         mine = [rows.get((group, ratio)) for ratio in result.ratios]
         width = next(row.width for row in mine if row is not None)
-        table.add_row(group, str(width), *(_cell(row, result.figure) for row in mine))
+        cells = (_cell(row, result.figure, row is not None and row.point in held) for row in mine)
+        table.add_row(group, str(width), *cells)
+    if held:
+        table.caption, table.caption_justify = f"{HELD} {WHY_HELD}", "left"
     return table
 
 
-def _cell(row: pc.SensitivityRow | None, figure: str) -> str:
+def held_back(result: pc.Sensitivity) -> frozenset[tuple[str, float]]:
+    """The points that are the same cut as one of a smaller ratio: the floor or the rounding lets no more go."""
+    smallest: dict[tuple[str, int], float] = {}
+    for row in sorted(result.rows, key=lambda row: row.ratio):
+        smallest.setdefault((row.group, row.kept), row.ratio)
+    return frozenset(row.point for row in result.rows if smallest[row.group, row.kept] < row.ratio)
+
+
+def _cell(row: pc.SensitivityRow | None, figure: str, is_held: bool) -> str:
     if row is None:
         return "-"
     if row.drop is None:
         return "not alone" if row.reason.startswith("cannot be cut alone") else "no number"
-    return f"{_number(row.drop, figure)} ({row.macs_factor:.2f}x)"
+    return f"{_number(row.drop, figure)} ({row.macs_factor:.2f}x){HELD if is_held else ''}"
 
 
 def _number(drop: float, figure: str) -> str:
@@ -71,6 +84,7 @@ def sensitivity_heat_map(result: pc.Sensitivity, title: str, path: Path) -> None
     highest = float(np.nanmax(drops)) if np.isfinite(drops).any() else 0.0
     norm = Normalize(0, max(highest, HARMLESS.get(result.figure, 1e-6)))
     image = axes.imshow(np.ma.masked_invalid(drops), cmap="YlOrRd", norm=norm, aspect="auto", interpolation="nearest")
+    held = held_back(result)
     for row in result.rows:
         at = (result.ratios.index(row.ratio), result.groups.index(row.group))
         if row.drop is None:
@@ -78,7 +92,7 @@ def sensitivity_heat_map(result: pc.Sensitivity, title: str, path: Path) -> None
             axes.add_patch(Rectangle(corner, 1, 1, facecolor="#dddddd", edgecolor="#888888", hatch="///", linewidth=0))
         else:
             color = "white" if norm(row.drop) > 0.6 else "black"
-            text = _number(row.drop, result.figure)
+            text = _number(row.drop, result.figure) + (HELD if row.point in held else "")
             axes.text(*at, text, ha="center", va="center", color=color, fontsize=8 if count <= 40 else 6)
     axes.set_xticks(range(ratios), [f"{ratio:.0%}" for ratio in result.ratios])
     axes.set_yticks(range(count), labels, fontsize=8 if count <= 40 else 6)
@@ -87,7 +101,8 @@ def sensitivity_heat_map(result: pc.Sensitivity, title: str, path: Path) -> None
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("channels removed, one group at a time", fontsize=9)
+    why = f"\n{HELD} {WHY_HELD}" if held else ""
+    axes.set_xlabel(f"channels removed, one group at a time{why}", fontsize=9)
     axes.set_title(f"{title}\n{_caption(result)}", fontsize=9, loc="left")
     bar = figure.colorbar(image, ax=axes, format=(lambda v, _: _number(v, result.figure)), pad=0.03)
     bar.set_label(_WORDS[result.figure], fontsize=8)

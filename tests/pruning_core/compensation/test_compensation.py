@@ -144,7 +144,10 @@ def test_what_compensation_alone_brings_can_be_seen(net: Net) -> None:
     def found(**options: object) -> tuple[list[dict[str, Tensor]], nn.Module]:
         seen: list[dict[str, Tensor]] = []
         spec = pc.PruningSpec(ratio=0.5, **options)  # type: ignore[arg-type]
-        look = lambda m: seen.append({k: t.clone() for k, t in m.state_dict().items()})  # noqa: E731
+
+        def look(model: nn.Module) -> None:
+            seen.append({name: t.clone() for name, t in model.state_dict().items()})
+
         return seen, pc.prune(net, images(2), spec, images(64), on_compensated=look).model
 
     (between,), both = found(recalibrate_bn=True)
