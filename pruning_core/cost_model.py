@@ -55,10 +55,9 @@ class CostModel:
             if table is not None and op_macs(op):  # calls without work are free
                 self._terms["latency_ms"].append(_Term(op, self._touched(op)))
         for name, value in analysis.trace.tensors.items():
-            term = _Term(value, self._groups_of(value))
-            self._terms["size_mb"].append(term)
+            self._terms["size_mb"].append(_Term(value, self._groups_of(value)))
             if name in parameters:
-                self._terms["params"].append(term)
+                self._terms["params"].append(_Term(value, self._groups_of(value)))
         self.full: Counts = np.array([group.channels for group in groups], dtype=np.int64)
 
     def total(self, name: str, counts: Counts) -> float:
@@ -126,7 +125,7 @@ class CostModel:
 
 
 class _Term:
-    """A call or a tensor, the groups that its cost depends on, and the costs known so far."""
+    """A call or a tensor, the groups that its cost of one kind depends on, and what is known of that so far."""
 
     __slots__ = ("groups", "known", "of", "ordered")
 

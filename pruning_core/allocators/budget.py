@@ -173,14 +173,17 @@ class _State:
             self._known.pop(other, None)
 
 
+def _told(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.3g}"
+
+
 def _unreachable(state: _State, over: Sequence[str], limits: Budget) -> SpecError:
     texts = []
     for name in over:
         full = state.model.total(name, state.model.full)
-        texts.append(
-            f"{name} of {state.targets[name]:.6g} cannot be reached: at most {full / state.lowest[name]:.2f}x less, "
-            f"{state.lowest[name]:.6g}"
-        )
+        lowest = state.lowest[name]
+        far = f"the least is {_told(lowest)}, {full / lowest:.2f}x less than now"
+        texts.append(f"{name} {_told(state.targets[name])} cannot be reached: {far}")
     locks = "; ".join(f"{layer}: {reason}" for layer, reason in limits.locks[:5])
     floors = f"min_channels {limits.min_channels}, round_to {limits.round_to}"
     return SpecError("; ".join(texts), f"in the way: {locks or 'no lock'}; {floors}", "ask for less, or lower the floors")

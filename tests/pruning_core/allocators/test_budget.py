@@ -1,5 +1,7 @@
 """Budgets: the cost model must be what the pruned model really costs, and the target is met from the safe side."""
 
+from itertools import permutations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -91,8 +93,20 @@ def test_the_model_of_costs_is_right_for_every_net(name: str) -> None:
     assert result.report.after.macs <= result.report.before.macs / 1.5 + 1e-6
 
 
+@pytest.mark.parametrize("names", permutations(("params", "size_mb", "macs"), 2))
+def test_each_of_two_targets_is_counted_in_its_own_unit(names: tuple[str, str]) -> None:
+    model = convnet()
+    full = pc.cost(model, X)
+    known = {"params": float(full.params), "size_mb": full.size_bytes / 1e6, "macs": float(full.macs)}
+    targets = {names[0]: known[names[0]] / 1.3, names[1]: known[names[1]] / 2}
+    after = pc.prune(model, X, pc.PruningSpec(budget=targets, min_channels=1, round_to=1)).report.after
+    found = {"params": after.params, "size_mb": after.size_bytes / 1e6, "macs": after.macs}
+    assert all(found[name] <= target for name, target in targets.items())
+    assert max(found[name] / target for name, target in targets.items()) > 0.95
+
+
 def test_a_target_out_of_reach_says_how_far_one_gets() -> None:
-    with pytest.raises(pc.SpecError, match=r"cannot be reached: at most \d+\.\d+x less") as caught:
+    with pytest.raises(pc.SpecError, match=r"cannot be reached: the least is [\d,]+, \d+\.\d+x less than now") as caught:
         pc.prune(convnet(), X, pc.PruningSpec(budget={"macs": "500x"}))
     assert "reaches the model output" in caught.value.where
     assert "min_channels 8" in caught.value.where
