@@ -93,7 +93,7 @@ def test_the_model_of_costs_is_right_for_every_net(name: str) -> None:
     assert result.report.after.macs <= result.report.before.macs / 1.5 + 1e-6
 
 
-@pytest.mark.parametrize("names", permutations(("params", "size_mb", "macs"), 2))
+@pytest.mark.parametrize("names", [*permutations(("params", "size_mb", "macs"), 2)])
 def test_each_of_two_targets_is_counted_in_its_own_unit(names: tuple[str, str]) -> None:
     model = convnet()
     full = pc.cost(model, X)
