@@ -15,6 +15,7 @@ from torch import Tensor
 STEPS = 256  # about so many removals; wider groups lose several channels at once
 TIED = 0.25  # squared partial correlation from which two channels do not go at once: the loss of one makes the other dear
 LOOKED_AT = 4  # candidates for each channel that goes
+HAIR, TINY = 1e-12, 1e-300  # by which equal damages differ, relative and from 0
 RIDGE = 1e-3  # share of the mean diagonal of the Gram matrix, the constant apart
 CONSTANT_RIDGE = 1e-5  # enough for sums in single precision
 
@@ -38,13 +39,13 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
 
     One channel at a time goes, always the one whose loss, after the best linear repair from the inputs that are left,
     is smallest: tr(W_i^T (H_ii)^-1 W_i) with H the inverse Gram matrix; then W and H are updated. Later removals cost
-    more, so damages are made to rise along that order.
+    more, so damages are made to rise along that order, be it by a hair: equal ones would be taken in another.
     """
     states = [_State.of(reader) for reader in readers]
     damage = torch.zeros(channels, dtype=torch.float64)
     left = torch.ones(channels, dtype=torch.bool)
     at_once = -(-channels // STEPS)
-    highest = 0.0
+    highest, gone = 0.0, 0
     while bool(left.any()):
         costs = torch.zeros(channels, dtype=torch.float64)
         for state in states:
@@ -54,7 +55,8 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
         going = _apart(cheapest, states, at_once)
         for channel in going.tolist():
             highest = max(highest, float(costs[channel]))
-            damage[channel] = highest
+            damage[channel] = highest * (1 + HAIR * gone) + TINY * gone
+            gone += 1
         left[going] = False
         for state in states:
             state.remove(going)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pruning_core import tree
 from pruning_core.calibration import Batch, Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
-from pruning_core.criteria.elimination import Reader, eliminate, repair
+from pruning_core.criteria.elimination import HAIR, TINY, Reader, eliminate, repair
 from pruning_core.criteria.table import ChannelView, criterion, missing, without_data
 from pruning_core.inputs import ExampleInputs
 from pruning_core.normalizers import Scores
@@ -350,7 +350,7 @@ def along_order(damage: Scores, points: Scores) -> Scores:
     at, first = np.unique(np.append(at, n), return_index=True)
     sums = np.exp(np.interp(np.arange(n + 1), at, np.log(np.append(total, last)[first] + small))) - small
     marginal = np.maximum.accumulate(np.maximum(np.diff(sums), 0.0))
-    marginal = marginal * (1 + 1e-12 * np.arange(n)) + 1e-300 * np.arange(n)
+    marginal = marginal * (1 + HAIR * np.arange(n)) + TINY * np.arange(n)
     found = np.empty(n)
     found[np.argsort(damage, kind="stable")] = marginal
     return found

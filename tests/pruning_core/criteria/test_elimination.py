@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pruning_core.criteria import elimination
 from pruning_core.criteria.elimination import Reader, eliminate, repair
+from pruning_core.criteria.reconstruction import FRACTIONS, along_order
 
 
 def least_error(x: Tensor, w: Tensor, kept: list[int]) -> float:
@@ -69,6 +70,17 @@ def test_groups_of_a_convolution_add_up() -> None:
     both = eliminate([Reader(gram, torch.stack([w, v]), members)], 4)
     apart = eliminate([Reader(gram[:1], w[None], members), Reader(gram[1:], v[None], members)], 4)
     torch.testing.assert_close(both, apart)
+
+
+def test_removals_that_cost_alike_keep_their_order() -> None:
+    """Of four copies three go for nothing, and of dead inputs all: whoever sorts the damages finds the order again."""
+    x, w = sample(200, 3, 2)
+    x = torch.cat([x, x[:, :1], x[:, :1], x[:, :1], torch.zeros(200, 2, dtype=torch.float64)], dim=1)
+    w = torch.cat([w, w[:1], w[:1], w[:1], torch.ones(2, 2, dtype=torch.float64)])
+    damage = eliminate([Reader((x.T @ x / len(x))[None], w[None], torch.arange(8)[:, None])], 8)
+    assert len(damage.unique()) == 8
+    compared = along_order(damage.numpy(), np.linspace(1, 5, len(FRACTIONS)))
+    assert np.argsort(-compared, kind="stable").tolist() == damage.argsort(descending=True, stable=True).tolist()
 
 
 def test_a_copy_of_another_channel_goes_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
