@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from pruning_core.cost import Cost, cost_of
 from pruning_core.coupling.analysis import ChoiceKey, Decisions, resolve
 from pruning_core.coupling.groups import ChannelGroup, Member, channel_groups, name_of
 from pruning_core.draft import Draft, removed_labels, slices_of
-from pruning_core.errors import VerifyError
+from pruning_core.errors import PlanError, VerifyError
 from pruning_core.plan import PruningPlan, TensorSlice
 from pruning_core.planner import make_plan, to_plan, try_draft
 from pruning_core.prediction import Prediction
@@ -136,12 +137,13 @@ def _as_one(
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
     kept = {group.name: _kept(group, prediction) for group in prunable}
-    draft = Draft(analysis, groups, kept, last.left | left, prediction, slices_of(prediction), whole=last.whole)
     asked = {(cut.tensor, cut.axis): cut.keep for cut in slices}
-    if {(cut.tensor, cut.axis): cut.keep for cut in draft.slices} == asked:
-        try_draft(subject, draft)
-        if draft.mismatch is None:
-            return to_plan(subject, draft, spec), draft
+    with contextlib.suppress(PlanError):  # a later round cut inside what an earlier one took as a whole: nothing is left
+        draft = Draft(analysis, groups, kept, last.left | left, prediction, slices_of(prediction), whole=last.whole)
+        if {(cut.tensor, cut.axis): cut.keep for cut in draft.slices} == asked:
+            try_draft(subject, draft)
+            if draft.mismatch is None:
+                return to_plan(subject, draft, spec), draft
     raise VerifyError("the rounds of iterative pruning do not add up to one plan", "steps", "use steps=1")
 
 

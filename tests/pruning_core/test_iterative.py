@@ -1,5 +1,6 @@
 """Iterative pruning ends as one plan for the original model."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -165,6 +166,15 @@ def test_parts_of_a_layer_keep_their_names_from_round_to_round(options: dict[str
     once = widths_by(model, x, pc.PruningSpec(**options))  # type: ignore[arg-type]
     assert once
     assert widths_by(model, x, pc.PruningSpec(**options, steps=3)) == once  # type: ignore[arg-type]
+
+
+def test_rounds_that_do_not_add_up_say_so() -> None:
+    """Of whole groups of a convolution one is left after two rounds; the third cuts inside of it."""
+    case = NETS["grouped"]
+    spec = pc.PruningSpec(ratio=0.88, allocator="global", criterion="l1_norm", normalizer="softmax", min_channels=1)
+    with pytest.raises(pc.VerifyError, match="do not add up to one plan") as caught:
+        pc.plan(case.build(), case.inputs(), replace(spec, group_axis="whole", steps=3))
+    assert caught.value.fix == "use steps=1"
 
 
 def test_heads_end_where_one_shot_does() -> None:
