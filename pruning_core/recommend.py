@@ -148,7 +148,7 @@ def _rows(subject: Subject, draft: Draft, scorer: Scorer, spec: PruningSpec) -> 
     scores = {scored.name: scored.scores for scored in scored_in(prunable, scorer, spec, draft.analysis)}
     rows = []
     for group in draft.groups:
-        if not group.layers:
+        if not group.layers and group.name not in draft.kept:  # nothing to say of an input that no layer makes
             continue
         kept = len(draft.kept.get(group.name, range(group.channels)))
         mine = scores.get(group.name)
@@ -176,15 +176,16 @@ def _name(group: ChannelGroup, groups: Sequence[ChannelGroup]) -> str:
 
 def _macs_shares(subject: Subject, draft: Draft) -> dict[str, float]:
     """Group -> the share of the model's MACs that is spent on computing its channels; a layer's are shared by width."""
-    layers = {row.name: row for row in layer_rows(subject.model, subject.trace, draft.groups)}
-    total = sum(row.macs for row in layers.values()) or 1
-    found = dict.fromkeys((group.name for group in draft.groups), 0.0)
+    macs = {row.name: row.macs for row in layer_rows(subject.model, subject.trace, draft.groups)}
+    total = sum(macs.values()) or 1
+    widths: dict[tuple[str, str], int] = {}  # (layer, group) -> positions; a tied weight may make channels on two axes
     for group in draft.groups:
-        seen: set[str] = set()
         for member in group.members:
             layer = layer_of(member.tensor)
-            if member.produces and layer in layers and layer not in seen:
-                seen.add(layer)
-                row = layers[layer]
-                found[group.name] += row.macs / total * int((member.channel_of >= 0).sum()) / row.width
+            if member.produces and layer in macs:
+                mine = int((member.channel_of >= 0).sum())
+                widths[layer, group.name] = max(mine, widths.get((layer, group.name), 0))
+    found = dict.fromkeys((group.name for group in draft.groups), 0.0)
+    for (layer, name), width in widths.items():
+        found[name] += macs[layer] / total * width / sum(n for (other, _), n in widths.items() if other == layer)
     return found

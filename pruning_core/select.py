@@ -111,8 +111,14 @@ def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec,
     found = [replace(s, originals=scorer.originals_of(g)) for s, g in zip(found, groups, strict=True)]
     if not spec.ratios:
         return found
-    carried = carriers(channel_groups(analysis))  # of all groups: what a layer means depends on what it produces
-    return [replace(group, carriers=carried.get(group.name, ())) for group in found]
+    all_groups = channel_groups(analysis)  # what a layer means depends on what it produces
+    carried, others = carriers(all_groups), {group.name for group in all_groups}
+
+    def own(group: ScoredGroup) -> tuple[str, ...]:
+        """Its layers, but for those whose names are another group's: they mean that one alone."""
+        return tuple(layer for layer in group.layers if layer == group.name or layer not in others)
+
+    return [replace(group, layers=own(group), carriers=carried.get(group.name, ())) for group in found]
 
 
 def by_smallest_loss(group: ScoredGroup, kept: float) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import pruning_core as pc
 from pipelines.models import small_resnet
+from tests.awkward import AWKWARD
 
 X = torch.zeros(2, 1, 8, 8)
 IMAGES = torch.rand(96, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -118,6 +119,17 @@ def test_parts_of_a_layer_have_names_of_their_own() -> None:
     assert set(found.ratios) == {"qkv[0:48]", "qkv[48:96]"}
     plan = pc.plan(model, x, found.edited({"qkv[0:48]": 0.25, "qkv[48:96]": 0.25}))
     assert {cut.group: len(cut.keep) for cut in plan.cuts} == {"qkv[0:48]": 36, "qkv[48:96]": 36}
+
+
+@pytest.mark.parametrize("name", ["tied_autoencoder", "low_rank"])
+def test_groups_that_share_a_layer_or_have_none_can_be_handed_back(name: str) -> None:
+    """A weight that makes channels on two axes, and channels between two factors of a weight that no layer makes alone."""
+    case = AWKWARD[name]
+    model, x = case.build(), case.inputs()
+    spec = pc.PruningSpec(budget={"params": "3x"}, min_channels=2)
+    wanted, found = pc.plan(model, x, spec), pc.recommend(model, x, spec)
+    assert pc.plan(model, x, found.spec()).cuts == wanted.cuts
+    assert sum(row.macs_share for row in found.rows) == pytest.approx(1)
 
 
 def test_coupled_layers_must_agree() -> None:
