@@ -72,6 +72,9 @@ def plot(records: list[Record], path: Path) -> None:
     for i, net in enumerate(nets):
         for j, stage in enumerate(stages):
             axes = panels[i][j]
+            if not any((net, stage) == (n, s) for n, _, _, s in cells):
+                axes.remove()
+                continue
             for row, style in zip(ROWS, ("C0o-", "C1^-", "C2s:", "C3x-"), strict=True):
                 points = [
                     (_mean(r["macs"] for r in group), 100 * _mean(r["accuracy"] for r in group))
