@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ from pruning_core.cost import Cost, cost_of
 from pruning_core.coupling.analysis import ChoiceKey, Decisions, resolve
 from pruning_core.coupling.groups import ChannelGroup, Member, channel_groups, name_of
 from pruning_core.draft import Draft, removed_labels, slices_of
-from pruning_core.errors import PlanError, VerifyError
+from pruning_core.errors import VerifyError
 from pruning_core.plan import PruningPlan, TensorSlice
 from pruning_core.planner import make_plan, to_plan, try_draft
 from pruning_core.prediction import Prediction
@@ -138,7 +137,7 @@ def _as_one(
     prunable, left = filtered(groups, spec)
     kept = {group.name: _kept(group, prediction) for group in prunable}
     asked = {(cut.tensor, cut.axis): cut.keep for cut in slices}
-    with contextlib.suppress(PlanError):  # a later round cut inside what an earlier one took as a whole: nothing is left
+    if all(kept.values()):  # else a later round has cut inside what an earlier one took as a whole
         draft = Draft(analysis, groups, kept, last.left | left, prediction, slices_of(prediction), whole=last.whole)
         if {(cut.tensor, cut.axis): cut.keep for cut in draft.slices} == asked:
             try_draft(subject, draft)

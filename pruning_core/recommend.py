@@ -185,7 +185,10 @@ def _macs_shares(subject: Subject, draft: Draft) -> dict[str, float]:
             if member.produces and layer in macs:
                 mine = int((member.channel_of >= 0).sum())
                 widths[layer, group.name] = max(mine, widths.get((layer, group.name), 0))
+    whole: dict[str, int] = {}
+    for (layer, _), width in widths.items():
+        whole[layer] = whole.get(layer, 0) + width
     found = dict.fromkeys((group.name for group in draft.groups), 0.0)
     for (layer, name), width in widths.items():
-        found[name] += macs[layer] / total * width / sum(n for (other, _), n in widths.items() if other == layer)
+        found[name] += macs[layer] / total * width / whole[layer]
     return found

@@ -25,5 +25,5 @@ def constant_inputs(repairs: Sequence[Repair]) -> list[str]:
     """A note on the layers some of whose inputs are the same in all the calibration data, if there are any."""
     found = [f"{r.constant} of {r.inputs} of {r.layer}" for r in repairs if r.constant]
     more = f" and {len(found) - TOLD} more layers" if len(found) > TOLD else ""
-    why = "they never change in the calibration data, and ridge regression leaves their weights near what they were"
+    why = "they never change in the calibration data, so what they do elsewhere cannot be learned"
     return [f"constant inputs: {', '.join(found[:TOLD])}{more} ({why})"] if found else []
