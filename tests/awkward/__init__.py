@@ -13,11 +13,25 @@ from tests.awkward import (
     signatures,
     sizes,
     spatial,
+    transformers,
     weights,
 )
 from tests.models import Case
 
-_FAMILIES = (attention, branching, control, indexing, norms, recurrent, reshaping, signatures, sizes, spatial, weights)
+_FAMILIES = (
+    attention,
+    transformers,
+    branching,
+    control,
+    indexing,
+    norms,
+    recurrent,
+    reshaping,
+    signatures,
+    sizes,
+    spatial,
+    weights,
+)
 
 AWKWARD: Mapping[str, Case] = {name: case for family in _FAMILIES for name, case in family.CASES.items()}
 assert len(AWKWARD) == sum(len(family.CASES) for family in _FAMILIES), "two awkward nets share a name"

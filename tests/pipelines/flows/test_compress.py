@@ -12,25 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mlflow.entities import Run
 
 from pipelines import registry
-from pipelines.architecture import load_module, stored_tensors, weights_digest
-from pipelines.config import Data as DataSection
+from pipelines.architecture import stored_tensors, weights_digest
 from pipelines.config import Finetune
-from pipelines.data import load_data
 from pipelines.errors import CandidateError, RegistryError
 from pipelines.flows import stages
 from pipelines.flows.compress import is_retryable
 from pipelines.registry import Store
-from pipelines.steps.compare import Comparison
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.finetune import finetune
 from pipelines.tasks import task_of
 from tests.conftest import files_below, quick_config
 from tests.pipelines.flows.conftest import Flows
-
-DATA = load_data(DataSection())
+from tests.pipelines.flows.stored import DATA, artifact, children, our_module
 
 # A user's process: MLflow and torch, and none of our code.
 LOAD_ELSEWHERE = """
@@ -54,16 +49,6 @@ assert not {"pipelines", "pruning_core"} & set(sys.modules)
 """
 
 BOOKS = 2  # runs in which flows write who does what: the index, and that of this model
-
-
-def children(uri: str, comparison: Comparison) -> dict[str, Run]:
-    client = Store(uri).client
-    found = client.search_runs([comparison.experiment_id], f"tags.`mlflow.parentRunId` = '{comparison.run_id}'")
-    return {run.info.run_name: client.get_run(run.info.run_id) for run in found}
-
-
-def artifact(uri: str, run_id: str, name: str, folder: Path) -> Path:
-    return Path(Store(uri).client.download_artifacts(run_id, name, str(folder)))
 
 
 def test_the_rows_are_true(flows: Flows) -> None:
@@ -184,7 +169,7 @@ def test_anyone_can_load_the_versions_without_our_code(flows: Flows, tmp_path: P
     for row, model in zip(rows, models, strict=True):
         y, one = answers[model], answers[f"{model} one"]
         assert (y.argmax(axis=1) == DATA.test.y).mean() == pytest.approx(row.test.value)  # as was measured
-        ours = _our_module(uri, model, tmp_path / model[-1])
+        ours = our_module(uri, model, tmp_path / model[-1])
         with torch.inference_mode():
             expected = ours(torch.from_numpy(DATA.test.x))
         torch.testing.assert_close(torch.from_numpy(y), expected, rtol=1e-4, atol=1e-4)
@@ -196,19 +181,13 @@ def test_our_loader_gives_a_module_that_trains_and_can_be_pruned_again(flows: Fl
 
     uri, comparison = flows.first.uri, flows.first.comparison
     row = comparison.rows[1]
-    module = _our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
+    module = our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
     assert sum(p.numel() for p in module.parameters()) == row.params
     assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == row.test.value
     again = pc.prune(module, torch.from_numpy(DATA.train.x[:2]), pc.PruningSpec(ratio=0.3)).model
     assert sum(p.numel() for p in again.parameters()) < row.params
     curve = finetune(module, DATA, task_of(DATA), Finetune(epochs=1), tmp_path).curve
     assert curve[0].train_loss < 1
-
-
-def _our_module(uri: str, model: str, folder: Path) -> torch.nn.Module:
-    store = Store(uri)
-    source = registry.resolve(store, model)
-    return load_module(registry.fetch_model(store, source, folder / "model", trust=("pipelines.models",)))
 
 
 def test_the_work_folder_is_empty_again(flows: Flows) -> None:
@@ -231,7 +210,7 @@ def test_kill_9_in_mid_training_and_the_same_command_end_with_the_same_result(fl
     assert [facts(row) for row in killed.rows] == [facts(row) for row in first.rows]
     for version in (2, 3):
         pair = [
-            _our_module(flow.uri, f"models:/digits-resnet/{version}", tmp_path / str(number) / str(version)).state_dict()
+            our_module(flow.uri, f"models:/digits-resnet/{version}", tmp_path / str(number) / str(version)).state_dict()
             for number, flow in enumerate((flows.first, flows.killed))
         ]
         assert all(torch.equal(tensor, pair[1][name]) for name, tensor in pair[0].items())
@@ -269,52 +248,6 @@ def test_other_work_is_not_taken_for_the_same(own_copy: str, tmp_path: Path) -> 
     assert not found()
 
 
-def test_a_version_can_be_compressed_again(flows: Flows, tmp_path: Path) -> None:
-    """The plans form a chain: version 2 was cut once, its offspring twice."""
-    uri, comparison = flows.chained.uri, flows.chained.comparison
-    row = comparison.rows[1]
-    assert comparison.source == "models:/digits-resnet/2"
-    assert row.version == 4
-    assert row.params < flows.first.comparison.rows[1].params
-    assert comparison.rows[0].test.value == pytest.approx(
-        1 - flows.first.comparison.rows[1].test.value, abs=1e-6
-    )  # its errors
-    module = _our_module(uri, "models:/digits-resnet/4", tmp_path)
-    assert evaluate(module, DATA.test, task_of(DATA))["accuracy"] == pytest.approx(1 - row.test.value, abs=1e-6)
-    assert Store(uri).client.get_model_version("digits-resnet", "4").tags["source"] == "v2"
-
-
-def test_what_was_asked_for_and_not_heeded_is_told_at_the_run_and_the_version(flows: Flows) -> None:
-    uri, comparison = flows.chained.uri, flows.chained.comparison
-    note = "not heeded: normalizer 'softmax': reconstruction compares damages as they are"
-    row = comparison.rows[1]
-    assert row.notes == (note,)
-    assert children(uri, comparison)[row.title].data.tags["compression.pruning_notes"] == note
-    client = Store(uri).client
-    assert f"- Note: {note}." in client.get_model_version("digits-resnet", "4").description
-    assert f"- {row.title}: {note}." in client.get_run(comparison.run_id).data.tags["mlflow.note.content"]
-    assert flows.first.comparison.rows[1].notes == ()
-
-
-def test_the_primary_metric_of_a_task_of_one_s_own_is_used_everywhere(flows: Flows, tmp_path: Path) -> None:
-    uri, comparison = flows.chained.uri, flows.chained.comparison
-    source, row = comparison.rows
-    assert (row.metric, row.higher_is_better) == ("error_rate", False)
-    assert row.test.drop == pytest.approx(row.test.value - source.test.value)  # more errors are worse
-    assert row.test.p_value is not None  # of the losses: nothing says how to resample this metric
-    assert (row.test.drop_low, row.test.agreement) == (None, None)
-    runs = children(uri, comparison)
-    per_epoch = {"train_loss", "epoch_val_error_rate", "learning_rate", "epoch_seconds", "optimizer_steps"}
-    assert set(runs["baseline"].data.metrics) == set(runs[row.title].data.metrics) - per_epoch
-    metrics = runs[row.title].data.metrics
-    assert metrics["error_rate_drop"] == row.test.drop
-    assert metrics["val_error_rate"] == row.validation.value
-    assert "accuracy" not in metrics
-    assert set(Store(uri).client.get_model_version("digits-resnet", "4").tags) >= {"error_rate", "speedup"}
-    judged = json.loads(artifact(uri, runs[row.title].info.run_id, "evaluation.json", tmp_path).read_text())
-    assert (judged["metric"], judged["test"]["value"]) == ("error_rate", row.test.value)
-
-
 def test_each_run_holds_how_its_model_was_judged_and_timed(flows: Flows, tmp_path: Path) -> None:
     uri, comparison = flows.first.uri, flows.first.comparison
     for row in comparison.rows:
@@ -347,7 +280,7 @@ def test_each_run_holds_how_its_model_was_judged_and_timed(flows: Flows, tmp_pat
 def test_what_is_registered_is_what_was_measured(flows: Flows, tmp_path: Path) -> None:
     """The digest of the weights that anyone would load is the one beside the figures."""
     uri, row = flows.first.uri, flows.first.comparison.rows[1]
-    module = _our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
+    module = our_module(uri, f"models:/digits-resnet/{row.version}", tmp_path)
     assert weights_digest(stored_tensors(module)) == row.weights_digest
     store = Store(uri)
     exported = registry.Exported(registry.resolve(store, f"models:/digits-resnet/{row.version}").model_id or "")
@@ -367,69 +300,6 @@ def test_the_source_is_evaluated_once_for_all_flows(flows: Flows) -> None:
     kept = sorted((home / "evaluations").iterdir())
     assert len(kept) == 2
     assert all({file.name for file in folder.iterdir()} == {"test.safetensors", "validation.safetensors"} for folder in kept)
-
-
-def test_what_goes_can_be_named_in_every_way(flows: Flows, tmp_path: Path) -> None:
-    """Exact channels, ratios from a file, a latency; all that the training split holds where more images were asked for."""
-    import pruning_core as pc
-
-    uri, comparison = flows.kinds.uri, flows.kinds.comparison
-    assert not comparison.failures
-    assert (comparison.calibrated_on, comparison.calibration_asked) == (len(DATA.train), 4000)
-    source, index, ratios, latency = comparison.rows
-    titles = ["index-stage1.0.conv1", "ratios", "reconstruction-latency_ms-1.3x"]
-    assert [row.title for row in comparison.rows[1:]] == titles
-    runs = children(uri, comparison)
-    plans = {
-        row.title: pc.PruningPlan.from_json(
-            artifact(uri, runs[row.title].info.run_id, "plan.json", tmp_path / str(number)).read_text()
-        )
-        for number, row in enumerate(comparison.rows[1:])
-    }
-    (cut,) = plans[index.title].cuts
-    assert (cut.group, cut.keep) == ("stage1.0.conv1", (2, *range(12, 32)))
-    assert index.after_pruning >= index.after_cut
-    assert {cut.group: cut.ratio for cut in plans[ratios.title].cuts} == {"stem.0": 0.25, "stage2.1.conv1": 0.5}
-    assert latency.latency_predicted_ms is not None
-    assert latency.speedup_predicted is not None
-    assert 1.3 <= latency.speedup_predicted < 4
-    assert runs[latency.title].data.metrics["latency_predicted_ms"] == latency.latency_predicted_ms
-    assert latency.params < source.params
-    home = Path(uri.removeprefix("sqlite:///")).parents[1]
-    (table,) = (home / "latencies").glob("*.json")
-    assert pc.LatencyTable.from_json(table.read_text()).known
-    assert {row.asked for row in comparison.rows[1:]} == {"index", "per layer", "latency_ms 1.3x"}
-
-
-def test_what_each_step_after_the_cut_brought_is_told_apart(flows: Flows) -> None:
-    uri, comparison = flows.kinds.uri, flows.kinds.comparison
-    source, index, ratios, latency = comparison.rows
-    assert (index.after_compensation, latency.after_compensation) == (None, None)
-    between = ratios.after_compensation
-    assert between is not None  # BatchNorm statistics were taken anew after it
-    assert between > ratios.after_cut
-    assert children(uri, comparison)[ratios.title].data.metrics["accuracy_after_compensation"] == between
-    text = Store(uri).client.get_model_version("digits-resnet", str(ratios.version)).description
-    for step, value in ("compensated", between), ("BatchNorm recalibrated", ratios.after_pruning):
-        assert f"| test accuracy, {step} | {source.test.value:.4f} | {value:.4f} | |" in text
-
-
-def test_a_lost_candidate_costs_the_others_nothing(flows: Flows) -> None:
-    uri, comparison = flows.lossy.uri, flows.lossy.comparison
-    assert [row.title for row in comparison.rows] == ["source", "reconstruction-uniform-0.25"]
-    assert [(failure.title, failure.reason) for failure in comparison.failures] == [
-        ("reconstruction-uniform-0.5", "the saw is blunt"),
-        ("reconstruction-uniform-0.35", "no export today"),
-    ]
-    statuses = {name: run.info.status for name, run in children(uri, comparison).items()}
-    assert statuses == {
-        "baseline": "FINISHED",
-        "reconstruction-uniform-0.25": "FINISHED",
-        "reconstruction-uniform-0.35": "FAILED",
-        "reconstruction-uniform-0.5": "FAILED",
-    }
-    assert comparison.challenger == "reconstruction-uniform-0.25"
-    assert flows.lossy.after[1] == flows.lossy.before[1] + 1
 
 
 def test_only_what_can_pass_by_itself_is_tried_again() -> None:
