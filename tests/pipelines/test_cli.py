@@ -194,6 +194,7 @@ def test_a_recommendation_is_edited_and_handed_back(run: Run, store_uri: str, tm
     assert re.search(r"# 32 -> \d\d channels", out)
     assert "stage1.1.conv2" in out  # is cut together with the stem
     assert "locked: reaches the model output" in out
+    assert "# As they are: MACs 4,475,520 -> " in out  # of one image, as `inspect` says
     assert all(word in err for word in ("models:/digits-resnet/1", "width", "scores", "stage2.1.conv1"))
     options = yaml.safe_load(out)
     assert (options["criterion"], options["allocator"]) == ("l2_norm", "per_layer")

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,7 +34,10 @@ def recommend(
     trust: Sequence[str],
     factory: str | None = None,
 ) -> tuple[str, pc.Recommendation]:
-    """What `candidate` would do to a registered model, and which version that is; nothing is made in the registry."""
+    """What `candidate` would do to a registered model, and which version that is; nothing is made in the registry.
+
+    MACs are those of one image, as in all tables.
+    """
     data = read_data(section) if section is not None else None
     store = registry.open_store(tracking_uri)
     source = registry.resolve(store, model_uri)
@@ -54,4 +58,5 @@ def recommend(
             raise
     if latencies is not None:
         keep(latencies)
-    return source.uri, found
+    before, after = (replace(cost, macs=cost.macs // request.images) for cost in (found.before, found.after))
+    return source.uri, replace(found, before=before, after=after)
