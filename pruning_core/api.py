@@ -28,7 +28,7 @@ from pruning_core.modes import in_default_modes
 from pruning_core.observe.observations import observe
 from pruning_core.oracle import mask_error
 from pruning_core.plan import PruningPlan
-from pruning_core.planner import redraft, throwaway, verified
+from pruning_core.planner import keeps_function, redraft, throwaway, verified
 from pruning_core.report import ModelReport, PruneReport, layer_rows
 from pruning_core.scoring import Scorer
 from pruning_core.spec import PruningSpec
@@ -95,6 +95,7 @@ def apply(model: nn.Module, plan: PruningPlan, example_inputs: object = None) ->
             "apply the plan to the model it was made for, with inputs of the same shapes, or re-plan",
         )
     draft = redraft(subject, plan)
+    subject = in_order(subject, draft)
     if {c.tensor: c.numbers for c in draft.slices if c.numbers} != {c.tensor: c.numbers for c in plan.slices if c.numbers}:
         raise PlanError(
             "the model's buffers hold other channel numbers than the plan's",
@@ -149,11 +150,12 @@ def prune(
         fix = "pass calibration=..., unlabelled inputs are enough, or leave it out"
         raise SpecError("recalibrate_bn needs calibration data", "calibration", fix)
     decided, draft, notes, predicted_ms = _decide(subject, spec, data, latencies)
-    pruned = cut_copy(model, decided.slices, decided.mends, decided.rescales)
+    subject = in_order(subject, draft)
+    pruned = cut_copy(subject.model, decided.slices, decided.mends, decided.rescales)
     error = None
     on_meta = any(t.device.type == "meta" for t in subject.tensors.values())
     if check == "numeric" and not on_meta:
-        error = mask_error(model, pruned, draft.prediction, subject.inputs)
+        error = mask_error(subject.model, pruned, draft.prediction, subject.inputs)
     repairs = compensate(subject, pruned, draft, data, spec, on_compensated) if data is not None and not on_meta else ()
     report = PruneReport(
         before=cost_of(model, subject.trace),
@@ -167,6 +169,14 @@ def prune(
         predicted_ms=predicted_ms,
     )
     return PruneResult(pruned, decided, report)
+
+
+def in_order(subject: Subject, draft: Draft) -> Subject:
+    """What the plan cuts. Raises: VerifyError when the model with its parts put in order computes something else."""
+    if keeps_function(subject, draft):
+        return subject.reordered(draft.reorders)
+    names = ", ".join(dict.fromkeys(item.tensor for item in draft.reorders))
+    raise VerifyError("the parts of a split axis are not independent", names, "use group_policy 'sum'")
 
 
 def _decide(

@@ -14,6 +14,7 @@ from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.even import Even
 from pruning_core.plan import AttributeMend, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
+from pruning_core.reorder import Reorder
 from pruning_core.scoring import Scorer, unseen
 from pruning_core.select import filtered, kept_by_index, select
 from pruning_core.spec import PruningSpec
@@ -37,6 +38,8 @@ class Draft:
     retraced: Trace = field(default_factory=Trace)
     even: Even = frozenset()  # groups that keep equal shares
     whole: dict[str, str] = field(default_factory=dict)  # groups that keep all their channels though they could be cut: why
+    reorders: list[Reorder] = field(default_factory=list)  # done first: what is kept is in places of the reordered model
+    apart: frozenset[str] = frozenset()  # groups whose parts have lost positions of their own
 
     @property
     def progress(self) -> int:
@@ -54,7 +57,8 @@ def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: Even
         prunable = [group for group in prunable if group.name not in blind]
     selected = select(prunable, scorer, spec, even, analysis, left)
     draft = draft_of(analysis, groups, selected.kept, left)
-    draft.even, draft.whole = even, selected.whole
+    draft.even, draft.whole, draft.apart = even, selected.whole, frozenset(selected.reorders)
+    draft.reorders = [item for items in selected.reorders.values() for item in items]
     return draft
 
 

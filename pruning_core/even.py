@@ -15,7 +15,7 @@ import numpy as np
 from pruning_core.allocators import ScoredGroup
 from pruning_core.cost_model import Counted
 from pruning_core.coupling.analysis import Analysis
-from pruning_core.coupling.groups import ChannelGroup, conv_blocks
+from pruning_core.coupling.groups import ChannelGroup, blocks_of
 from pruning_core.policies import combine
 from pruning_core.spec import PruningSpec
 
@@ -81,7 +81,7 @@ def counted(groups: Sequence[ChannelGroup], even: Even, analysis: Analysis) -> l
     """What the cost model needs to know of the groups that `as_one` makes, in their order."""
     found: list[Counted] = []
     for parts in _gathered(groups, even):
-        blocks = [conv_blocks(part.labels, analysis) for part in parts]
+        blocks = [blocks_of(part, analysis) for part in parts]
         lots = [1 if block is None else int(block.max()) + 1 for block in blocks]
         labels = np.concatenate([part.labels for part in parts])
         if len(parts) == 1:

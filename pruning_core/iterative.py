@@ -18,6 +18,8 @@ from pruning_core.errors import VerifyError
 from pruning_core.plan import PruningPlan, TensorSlice
 from pruning_core.planner import make_plan, to_plan, try_draft
 from pruning_core.prediction import Prediction
+from pruning_core.reorder import Reorder
+from pruning_core.reorder import composed as composed_reorders
 from pruning_core.scoring import Scorer
 from pruning_core.select import filtered
 from pruning_core.spec import PruningSpec
@@ -39,6 +41,8 @@ def plan_in_steps(
     if spec.steps == 1 or spec.index:
         return make_plan(subject, spec, scorer_of(subject, spec))
     slices: dict[tuple[str, int], TensorSlice] = {}
+    reorders: list[Reorder] = []
+    apart: frozenset[str] = frozenset()
     now, full = subject, cost_of(subject.model, subject.trace)
     groups: Sequence[ChannelGroup] = ()  # of the original
     choices: dict[ChoiceKey, int] = {}  # heads or their size: what the first round cuts, the others do
@@ -47,14 +51,18 @@ def plan_in_steps(
         scorer = scorer_of(now, part)
         scorer.originals = originals(groups, slices)
         plan, draft = make_plan(now, part, scorer, choices)
+        apart = apart if groups else draft.apart
         groups = groups or draft.groups
         choices = {key: choice.taken for key, choice in draft.analysis.choices.items()} | choices
+        reorders = composed_reorders(reorders, plan.reorders, slices)
         slices = composed(slices, plan.slices)
         if number < spec.steps:
+            now = now.reordered(plan.reorders)
             model = cut_copy(now.model, plan.slices, plan.mends, plan.rescales)
             if calibration is not None:
                 compensate(now, model, draft, calibration, part)
             now = study(model, subject.inputs)
+    draft.reorders, draft.apart = reorders, apart
     return _as_one(subject, spec, list(slices.values()), choices, draft)
 
 
@@ -140,7 +148,8 @@ def _as_one(
     if all(kept.values()):  # else a later round has cut inside what an earlier one took as a whole
         draft = Draft(analysis, groups, kept, last.left | left, prediction, slices_of(prediction), whole=last.whole)
         if {(cut.tensor, cut.axis): cut.keep for cut in draft.slices} == asked:
-            try_draft(subject, draft)
+            draft.reorders, draft.apart = last.reorders, last.apart
+            try_draft(subject.reordered(draft.reorders), draft)
             if draft.mismatch is None:
                 return to_plan(subject, draft, spec), draft
     raise VerifyError("the rounds of iterative pruning do not add up to one plan", "steps", "use steps=1")

@@ -11,6 +11,7 @@ from typing import Any
 
 from pruning_core.channels import from_ranges, to_ranges
 from pruning_core.errors import PlanError
+from pruning_core.reorder import Reorder
 from pruning_core.spec import PruningSpec
 from pruning_core.tables import table
 
@@ -27,6 +28,7 @@ class GroupCut:
     width: int  # channels before
     keep: tuple[int, ...]  # sorted, unique, each in [0, width), not empty
     positions: int = 1  # positions of the layer's axis that one channel stands for
+    apart: bool = False  # each of these has lost channels of its own: `keep` holds places after the plan's reorders
 
     def __post_init__(self) -> None:
         _check_keep(self.keep, self.width, f"group {self.group!r}")
@@ -99,6 +101,7 @@ class PruningPlan:
     approximate: tuple[tuple[str, str], ...] = ()  # (group, the statistic that runs over the pruned axis)
     not_run: tuple[str, ...] = ()  # layers that the example inputs do not reach: not cut, and nobody knows if they fit
     even: tuple[tuple[str, ...], ...] = ()  # groups that keep equal shares, as the code wants it
+    reorders: tuple[Reorder, ...] = ()  # done first: slices, rescales and cuts are in places of the reordered model
 
     def __post_init__(self) -> None:
         shapes = dict(self.tensors)
@@ -108,6 +111,10 @@ class PruningPlan:
                 raise PlanError(
                     f"slice of axis {cut.axis} (width {cut.width}) fits no tensor of the plan", cut.tensor, REPLAN
                 )
+        for item in self.reorders:
+            shape = shapes.get(item.tensor, ())
+            if item.axis >= len(shape) or shape[item.axis] * item.blocks != len(item.order) or shape[0] % item.blocks:
+                raise PlanError(f"order of axis {item.axis} fits no tensor of the plan", item.tensor, REPLAN)
 
     @property
     def channels_before(self) -> int:
@@ -133,11 +140,11 @@ class PruningPlan:
         found = []
         if self.cuts and self.not_run:
             found.append(f"not run on the example inputs, so not cut, and may not fit: {', '.join(self.not_run)}")
-        alike = [cut.group for cut in self.cuts if cut.positions > 1]
+        alike = [cut.group for cut in self.cuts if cut.positions > 1 and not cut.apart]
         if alike and self.spec.group_policy in {"count", "none"}:
             found.append(
-                f"group_policy {self.spec.group_policy!r}: {', '.join(alike)} lose the same positions in every part all the "
-                "same, for one weight axis serves all parts (a reshape, or the inputs of a grouped convolution)"
+                f"group_policy {self.spec.group_policy!r}: the positions that a channel of {', '.join(alike)} stands for "
+                "only go together, for something reads them alike or sums over them"
             )
         if self.spec.index and alike:
             found.append(f"index: of {', '.join(alike)} each channel goes from all parts at once, for they must stay equal")
@@ -146,6 +153,16 @@ class PruningPlan:
             but = ", but where equal shares are kept" if self.even and not self.spec.budget else ""
             found.append(f"not heeded{but}: {', '.join(unheeded)}: {why}")
         return tuple(found)
+
+    def rows_kept(self, tensor: str) -> tuple[int, ...] | None:
+        """Which rows of the original tensor stay, in the order in which the cut tensor has them; None of an uncut one."""
+        cut = next((part for part in self.slices if part.tensor == tensor and part.axis == 0), None)
+        if cut is None:
+            return None
+        rows = cut.keep
+        for item in reversed([item for item in self.reorders if item.tensor == tensor and item.axis == 0]):
+            rows = tuple(item.order[row] for row in rows)
+        return rows
 
     def to_json(self) -> str:
         data = dataclasses.asdict(self)
@@ -182,6 +199,7 @@ class PruningPlan:
                 approximate=tuple((a, b) for a, b in data["approximate"]),
                 not_run=tuple(data.get("not_run", ())),
                 even=tuple(tuple(names) for names in data.get("even", ())),
+                reorders=tuple(Reorder(**r | {"order": tuple(r["order"])}) for r in data.get("reorders", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise PlanError(f"this is no pruning plan: {type(exc).__name__}: {exc}", "plan JSON", REPLAN) from exc

@@ -24,6 +24,7 @@ from pruning_core.even import Even, joined
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.mend import conv_mends, mend
 from pruning_core.names import named
+from pruning_core.oracle import mask_error
 from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.retreat import lock_everything, retreat, uneven
@@ -111,6 +112,18 @@ def throwaway(subject: Subject, slices: list[TensorSlice], mends: list[Attribute
     return cut_copy(subject.model, slices, mends, rescales, device=None if subject.trace.real else "meta")
 
 
+def keeps_function(subject: Subject, draft: Draft) -> bool:
+    """Whether the model with its parts put in order still computes what it did. Without values nothing shows."""
+    if not draft.reorders or any(t.device.type == "meta" for t in subject.tensors.values()):
+        return True
+    nothing_gone = Prediction(draft.analysis, np.empty(0, dtype=np.int64))
+    try:
+        mask_error(subject.model, subject.reordered(draft.reorders).model, nothing_gone, subject.inputs)
+    except VerifyError:
+        return False
+    return True
+
+
 def check_prunable(draft: Draft, spec: PruningSpec) -> None:
     """Raises: SpecError for a layer that was named with a ratio and cannot be cut; ModelError with the reasons when a cut
     was asked for and no group of channels is open to one.
@@ -147,13 +160,16 @@ def make_plan(
     even: Even = frozenset()
     for _ in range(MAX_ROUNDS):
         draft = make_draft(resolve(subject.trace, decisions), scorer, spec, even)
-        try_draft(subject, draft)
+        try_draft(subject.reordered(draft.reorders), draft)
         if draft.mismatch is not None:
             wider = joined((*even, *uneven(draft)))
             if wider != even:
                 evened = with_equal_shares(subject, draft, scorer, spec, wider)
                 if evened is not None and evened.progress > draft.progress:
                     draft, even = evened, wider
+        if draft.mismatch is None and not keeps_function(subject, draft):
+            decisions = replace(decisions, apart=False)
+            continue
         if draft.mismatch is None:
             check_prunable(draft, spec)
             return to_plan(subject, draft, spec), draft
@@ -165,7 +181,7 @@ def make_plan(
             )
         decisions = retreat(draft, decisions)
     draft = make_draft(resolve(subject.trace, lock_everything(subject.trace, decisions)), scorer, spec)
-    try_draft(subject, draft)
+    try_draft(subject.reordered(draft.reorders), draft)
     if draft.mismatch is not None:
         raise VerifyError(draft.mismatch.detail, f"module {draft.mismatch.module!r}", "report this model")
     if spec.budget:
@@ -187,7 +203,7 @@ def with_equal_shares(subject: Subject, draft: Draft, scorer: Scorer, spec: Prun
         afresh = copy(scorer)
         afresh.originals = {}  # half of what is left: where rounds went before, half of all may be gone
         evened = make_draft(draft.analysis, afresh, halves, even)
-    try_draft(subject, evened)
+    try_draft(subject.reordered(evened.reorders), evened)
     if refused is None:
         return evened
     if evened.progress > draft.progress:
@@ -206,7 +222,14 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
         inputs=subject.inputs.to_json(),
         spec=spec,
         cuts=tuple(
-            GroupCut(group=g.name, layers=g.layers, width=g.channels, keep=draft.kept[g.name], positions=g.positions)
+            GroupCut(
+                group=g.name,
+                layers=g.layers,
+                width=g.channels,
+                keep=draft.kept[g.name],
+                positions=g.positions,
+                apart=g.name in draft.apart,
+            )
             for g in cut
         ),
         slices=tuple(draft.slices),
@@ -227,6 +250,7 @@ def to_plan(subject: Subject, draft: Draft, spec: PruningSpec) -> PruningPlan:
         approximate=tuple((g.name, g.approximate) for g in cut if g.approximate),
         not_run=subject.not_run,
         even=tuple(names for names in told if len(names) > 1),
+        reorders=tuple(draft.reorders),
     )
 
 
@@ -236,4 +260,6 @@ def redraft(subject: Subject, plan: PruningPlan) -> Draft:
     decisions = Decisions(choices=choices, group_policy=plan.spec.group_policy)
     analysis = analyse(subject.trace, decisions)
     prediction = Prediction(analysis, removed_labels(analysis, plan.slices))
-    return Draft(analysis, [], {}, {}, prediction, slices_of(prediction), list(plan.mends), list(plan.rescales))
+    slices = slices_of(prediction)
+    reorders = list(plan.reorders)
+    return Draft(analysis, [], {}, {}, prediction, slices, list(plan.mends), list(plan.rescales), reorders=reorders)

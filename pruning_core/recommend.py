@@ -13,6 +13,7 @@ from pruning_core.api import predicted_latency, scorer_of
 from pruning_core.calibration import Calibration
 from pruning_core.cost import Cost, cost_of
 from pruning_core.coupling.groups import ChannelGroup, layer_of
+from pruning_core.coupling.parts import told_apart
 from pruning_core.draft import Draft
 from pruning_core.errors import SpecError
 from pruning_core.inputs import ExampleInputs
@@ -145,6 +146,8 @@ def recommend(
 def _rows(subject: Subject, draft: Draft, scorer: Scorer, spec: PruningSpec) -> list[RecommendedCut]:
     shares = _macs_shares(subject, draft)
     prunable = [group for group in filtered(draft.groups, spec)[0] if group.name not in draft.left]
+    apart = told_apart(prunable, draft.analysis)
+    prunable = [apart.get(group.name, group) for group in prunable]
     scores = {scored.name: scored.scores for scored in scored_in(prunable, scorer, spec, draft.analysis)}
     rows = []
     for group in draft.groups:

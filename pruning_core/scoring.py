@@ -155,7 +155,7 @@ def scored_members(group: ChannelGroup, scorer: Scorer) -> list[Member]:
     """
     floats = [m for m in group.members if is_prunable_dtype(scorer.tensors[m.tensor].dtype)]
     filters = [m for m in group.members if m.produces and scorer.tensors[m.tensor].ndim > 1]
-    members = floats if scorer.name in WHOLE else filters or floats
+    members = floats if scorer.name in WHOLE else filters or [m for m in floats if m.blocks == 1]
     return [m for m in members if scorer.sees(m)] or members
 
 

@@ -12,12 +12,14 @@ from pruning_core.allocators import ALLOCATORS, Budget, ScoredGroup, round_kept
 from pruning_core.allocators.local import named_ratio
 from pruning_core.cost_model import CostModel
 from pruning_core.coupling.analysis import Analysis
-from pruning_core.coupling.groups import ChannelGroup, channel_groups, conv_blocks
+from pruning_core.coupling.groups import ChannelGroup, blocks_of, channel_groups
+from pruning_core.coupling.parts import first_channels, reorders, told_apart
 from pruning_core.coupling.structure import structures
 from pruning_core.errors import SpecError
 from pruning_core.even import Even, as_one, counted, counts_of
 from pruning_core.names import carriers, named, unknown
 from pruning_core.patterns import matches
+from pruning_core.reorder import Reorder
 from pruning_core.scoring import Scorer, scored_groups
 from pruning_core.spec import PruningSpec
 from pruning_core.uncut import why_whole
@@ -29,6 +31,7 @@ class Selection:
 
     kept: dict[str, tuple[int, ...]] = field(default_factory=dict)  # group -> channels, sorted
     whole: dict[str, str] = field(default_factory=dict)  # group that keeps all its channels -> why
+    reorders: dict[str, list[Reorder]] = field(default_factory=dict)  # done first; groups whose parts choose for themselves
 
 
 def filtered(groups: Sequence[ChannelGroup], spec: PruningSpec) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -72,6 +75,8 @@ def select(
     """
     if not groups:
         return Selection()
+    apart = told_apart(groups, analysis)
+    groups = [apart.get(group.name, group) for group in groups]
     scored = scored_in(groups, scorer, spec, analysis)
     ready = as_one(scored, even, spec)
     costs = (
@@ -101,12 +106,14 @@ def select(
             one_keeps_all = kept[group.name] < wanted == group.channels
             why = "group_policy count" if one_keeps_all else why_whole(group, wanted, spec.allocator, budget)
             whole |= dict.fromkeys(counts_of(group, count), why)
-    return Selection({group.name: best_channels(group, counts[group.name]) for group in scored}, whole)
+    best = {group.name: best_channels(group, counts[group.name]) for group in scored}
+    in_order = {name: first_channels(group, best[name]) for name, group in apart.items()}
+    return Selection(best | in_order, whole, {name: reorders(group, best[name]) for name, group in apart.items()})
 
 
 def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec, analysis: Analysis) -> list[ScoredGroup]:
     """The groups as an allocator sees them, scores and all."""
-    blocks = {group.name: conv_blocks(group.labels, analysis) for group in groups}
+    blocks = {group.name: blocks_of(group, analysis) for group in groups}
     found = scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
     found = [replace(s, originals=scorer.originals_of(g)) for s, g in zip(found, groups, strict=True)]
     if not spec.ratios:

@@ -25,8 +25,9 @@ from pruning_core.figures import FIGURES, Meter
 from pruning_core.inputs import ExampleInputs
 from pruning_core.modes import in_default_modes
 from pruning_core.planner import make_plan, try_draft
+from pruning_core.reorder import Reorder
 from pruning_core.scoring import Scorer
-from pruning_core.select import select
+from pruning_core.select import Selection, select
 from pruning_core.spec import PruningSpec
 from pruning_core.study import Subject, study
 from pruning_core.surgery import cut_copy
@@ -208,7 +209,7 @@ class _Points:
     baseline: float
     whole: Draft  # of a plan that cuts every group at once: its analysis has been tried
     groups: tuple[ChannelGroup, ...]
-    kept: Mapping[float, Mapping[str, tuple[int, ...]]]  # ratio -> group -> channels
+    selected: Mapping[float, Selection]  # by ratio, of every group
     macs: int
 
     @classmethod
@@ -245,21 +246,22 @@ class _Points:
         scorer: Scorer = scorer_of(subject, spec, data, None)
         whole = make_plan(subject, spec, scorer)[1]
         groups = tuple(group for group in whole.groups if group.name in whole.kept)
-        kept = {
-            ratio: select(groups, scorer, replace(spec, ratio=ratio), frozenset(), whole.analysis, whole.left).kept
+        selected = {
+            ratio: select(groups, scorer, replace(spec, ratio=ratio), frozenset(), whole.analysis, whole.left)
             for ratio in grid
         }
         macs = cost_of(model, subject.trace).macs
-        return cls(subject, spec, data, meter, baseline, whole, groups, kept, macs)
+        return cls(subject, spec, data, meter, baseline, whole, groups, selected, macs)
 
     def row(self, name: str, ratio: float, known: Iterable[SensitivityRow]) -> SensitivityRow:
         """Rounding and floors may make two ratios the same cut, which is then measured once."""
         group = next(g for g in self.groups if g.name == name)
-        keep = self.kept[ratio][name]
+        selected = self.selected[ratio]
+        keep = selected.kept[name]
         for other in known:
             if other.group == name and other.kept == len(keep):
                 return replace(other, ratio=ratio)
-        macs_factor, figure, reason = self._measure(group, keep)
+        macs_factor, figure, reason = self._measure(group, keep, selected.reorders.get(name, []))
         return SensitivityRow(
             group=name,
             layers=group.layers,
@@ -272,17 +274,20 @@ class _Points:
             reason=reason,
         )
 
-    def _measure(self, group: ChannelGroup, keep: tuple[int, ...]) -> tuple[float, float | None, str]:
+    def _measure(
+        self, group: ChannelGroup, keep: tuple[int, ...], reorders: Sequence[Reorder]
+    ) -> tuple[float, float | None, str]:
         """(MACs factor, figure or None, why there is none)"""
         if len(keep) == group.channels:
             return 1.0, self.baseline, ""
         draft = draft_of(self.whole.analysis, self.whole.groups, {group.name: keep}, self.whole.left)
-        try_draft(self.subject, draft)
+        subject = self.subject.reordered(reorders)
+        try_draft(subject, draft)
         if draft.mismatch is not None:
             return 1.0, None, f"cannot be cut alone: {draft.mismatch.detail}"
-        pruned = cut_copy(self.subject.model, draft.slices, draft.mends, draft.rescales).eval()
+        pruned = cut_copy(subject.model, draft.slices, draft.mends, draft.rescales).eval()
         macs = cost_of(pruned, draft.retraced).macs
-        compensate(self.subject, pruned, draft, self.calibration, self.spec)
+        compensate(subject, pruned, draft, self.calibration, self.spec)
         figure = self.meter(pruned)
         factor = self.macs / macs if macs else 1.0
         return (factor, figure, "") if math.isfinite(figure) else (factor, None, f"its {self.meter.figure} is not finite")

@@ -13,10 +13,15 @@ from pruning_core.coupling.units import Ids
 from pruning_core.criteria import ChannelView
 
 
-def rows_of(tensor: Tensor, axis: int) -> Tensor:
-    """[C, R] with an axis first. Complex entries are pairs; a gradient comes as pairs already."""
+def rows_of(tensor: Tensor, axis: int, blocks: int = 1) -> Tensor:
+    """[C, R] with an axis first. Complex entries are pairs; a gradient comes as pairs already.
+
+    `blocks`: each block of the tensor's rows has channels of its own on the axis: [blocks C, R / blocks].
+    """
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
+    if blocks > 1:
+        tensor, axis = tensor.reshape(blocks, -1, *tensor.shape[1:]).movedim(axis + 1, 1).flatten(0, 1), 0
     return tensor.movedim(axis, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
 
 
@@ -36,17 +41,17 @@ def view_of_slices(
             if other.tensor == member.tensor:
                 gradient = _without_shared(gradient, member, other)
         for found, tensor in ((weights, tensors[member.tensor].detach()), (grads, gradient)):
-            found.append(_by_channel(rows_of(tensor, member.axis).float(), member.channel_of, channels))
+            found.append(_by_channel(rows_of(tensor, member.axis, member.blocks).float(), member.channel_of, channels))
     return ChannelView(members[0].tensor, torch.cat(weights, dim=1), grad_CR=torch.cat(grads, dim=1))
 
 
 def _without_shared(gradient: Tensor, member: Member, other: Member) -> Tensor:
     """The gradient with zeros where both axes of a tensor give an entry to the same channel."""
-    mine, others = (torch.from_numpy(m.channel_of).to(gradient.device) for m in (member, other))
-    same = (mine[:, None] == others) & (mine[:, None] >= 0)
-    same = same if member.axis < other.axis else same.T
-    low, high = sorted((member.axis, other.axis))
-    shape = [n if axis in (low, high) else 1 for axis, n in enumerate(gradient.shape)]
+    low, high = sorted((member, other), key=lambda m: m.axis)
+    rows, columns = (torch.from_numpy(m.channel_of).to(gradient.device) for m in (low, high))
+    same = rows.reshape(high.blocks, -1, 1) == columns.reshape(high.blocks, 1, -1)
+    same &= rows.reshape(high.blocks, -1, 1) >= 0
+    shape = [n if axis in (low.axis, high.axis) else 1 for axis, n in enumerate(gradient.shape)]
     return gradient.masked_fill(same.reshape(shape), 0)
 
 

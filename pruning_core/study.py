@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.units import Ids
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
+from pruning_core.reorder import Reorder, reordered
 from pruning_core.trace import Trace, meta_twin, real_twin, record
 from pruning_core.twin import like, named_tensors, twin
 from pruning_core.unread import names_of, pins_of, unread
@@ -29,6 +31,13 @@ class Subject:
     tensors: dict[str, Tensor]
     trace: Trace
     not_run: tuple[str, ...] = ()  # layers that no call reads, in training neither
+
+    def reordered(self, reorders: Sequence[Reorder]) -> Subject:
+        """The same function with entries in other places: what a plan with reorders cuts."""
+        if not reorders:
+            return self
+        model = reordered(self.model, reorders)
+        return replace(self, model=model, tensors=named_tensors(model))
 
     def retrace(self, pruned: nn.Module, *, double: bool = False) -> Trace:
         """Run a pruned throw-away copy the same way, or in double precision."""

@@ -53,7 +53,9 @@ class Candidate(Section):
         default=ENGINE.normalizer, description="how the scores of one layer are made comparable to another's"
     )
     policy: str = Field(default=ENGINE.policy, description="how the scores of coupled layers are combined")
-    group_policy: str = Field(default=ENGINE.group_policy, description="how the groups of a grouped convolution agree")
+    group_policy: str = Field(
+        default=ENGINE.group_policy, description="how the parts of a split axis agree (heads, groups of a convolution)"
+    )
     reshape_axis: str = Field(
         default=ENGINE.reshape_axis, description="which factor of a split axis is pruned: auto, inner (-1), outer (-2)"
     )

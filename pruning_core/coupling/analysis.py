@@ -30,6 +30,12 @@ class Decisions:
     reshape_axis: str = "auto"
     group_axis: str = "within"
     group_policy: str = "sum"
+    apart: bool = True  # whether parts of a split axis may have positions of their own, where the policy wants it
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether each part of a split axis chooses its own positions."""
+        return self.apart and self.group_policy in {"count", "none"}
 
     def with_choices(self, choices: Mapping[ChoiceKey, int]) -> Decisions:
         return replace(self, choices={**self.choices, **choices})
@@ -53,6 +59,7 @@ class Analysis:
     labels: Ids  # component of each id
     locked: dict[int, str]  # component -> why
     decisions: Decisions
+    reads: dict[int, list[Ids]]  # call -> what it sums over or mixes
 
     def op_axes(self, values: list[Value]) -> list[Axes]:
         return [self.axes[value.index] for value in values]
@@ -122,6 +129,7 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
         links.lock(axes[trace.tensors[name].index][axis][positions], reason)
     choices: dict[ChoiceKey, Choice] = {}
     choice_ids: dict[ChoiceKey, Ids] = {}
+    read_by: dict[int, list[Ids]] = {}
     locks: dict[int, list[tuple[int, int, str]]] = {}
     for (index, operand, axis), reason in decisions.locks.items():
         locks.setdefault(index, []).append((operand, axis, reason))
@@ -131,6 +139,8 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
         reads = len(links.reads)
         results = run_rule(ctx, axes)
         name, read = op.name.removeprefix("aten."), links.reads[reads:]
+        if read:
+            read_by[op.index] = read
         if read and not computed.is_read_by(op):
             for ids in read:
                 links.approximate(ids, f"{name} counts along the pruned axis")
@@ -154,7 +164,9 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
         for ids in axes.get(value.index, ()):
             links.lock(ids, "reaches the model output")
     labels = links.components()
-    return Analysis(trace, links, axes, choices, choice_ids, labels, _locked(links, labels), decisions)
+    if links.tie_uneven(labels):
+        labels = links.components()
+    return Analysis(trace, links, axes, choices, choice_ids, labels, _locked(links, labels), decisions, read_by)
 
 
 def _locked(links: Links, labels: Ids) -> dict[int, str]:

@@ -23,6 +23,7 @@ class Member:
     produces: bool  # the axis is the output side of a layer
     channel_of: Ids
     consumes: bool = False  # the tensor enters a contraction, and the axis is not its output side
+    blocks: int = 1  # of the tensor's rows, where each block has channels of its own on the axis: channel_of [blocks n]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +35,7 @@ class ChannelGroup:
     members: tuple[Member, ...]
     reason: str  # why it is left alone; empty when it is prunable
     approximate: str  # which statistic runs over it; empty when a cut is exact
+    blocks: Ids | None = None  # [C]: the part of each channel, where parts of a split axis have channels of their own
 
     @property
     def channels(self) -> int:
@@ -59,8 +61,11 @@ class ChannelGroup:
         return max(int((self.root.channel_of >= 0).sum()) // self.channels, 1)
 
 
-def conv_blocks(labels: Ids, analysis: Analysis) -> Ids | None:
-    """[C]: the convolution group that each channel lies in, where a grouped convolution wants equal numbers of each."""
+def blocks_of(group: ChannelGroup, analysis: Analysis) -> Ids | None:
+    """[C]: the part or convolution group that each channel lies in, where equal numbers of each must go."""
+    if group.blocks is not None:
+        return group.blocks
+    labels = group.labels
     rank = {int(label): k for k, label in enumerate(labels)}
     for rows in analysis.links.balances.values():
         found = analysis.labels[rows]

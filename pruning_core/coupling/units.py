@@ -125,6 +125,16 @@ class Links:
             self.read(ids)
             self.approximations.append((ids, reason))
 
+    def tie_uneven(self, labels: Ids) -> bool:
+        """Tie the rows of those balances that something else ties in part: else no cut could keep their numbers equal."""
+        found = False
+        for rows in self.balances.values():
+            mine = np.sort(labels[rows], axis=1)
+            if len(np.unique(mine)) < mine.size and (mine != mine[0]).any():
+                self.pairs += [(rows[0], row) for row in rows[1:]]
+                found = True
+        return found
+
     def components(self) -> Ids:
         """labels[id] = the number of its connected component."""
         if self.pairs:

@@ -108,6 +108,7 @@ def consumers(group: ChannelGroup, calls: Sequence[LayerCall]) -> list[tuple[Lay
         for member in group.members
         if member.tensor == call.weight
         and member.axis == call.in_axis
+        and member.blocks == 1
         and _members(member, group, 1) is not None
         and not (call.kind == "transposed" and call.groups > 1)
     ]

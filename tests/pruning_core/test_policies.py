@@ -71,25 +71,3 @@ def test_group_policies_on_a_grouped_convolution(policy: str) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(again.state_dict().values(), result.model.state_dict().values(), strict=True)
     )
-
-
-@pytest.mark.parametrize("policy", ["sum", "none"])
-def test_parts_that_cannot_choose_for_themselves_are_named(policy: str) -> None:
-    """Between the parts of a reshape one axis of the weight is shared, whatever the policy."""
-    attention = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 1), Heads(8, 4)))()
-    plan = pc.prune(attention, IMAGE(), pc.PruningSpec(group_policy=policy, min_channels=1, round_to=1)).plan
-    assert any(cut.positions == 4 for cut in plan.cuts)
-    assert ("lose the same positions in every part" in str(plan)) == (policy == "none")
-
-
-class Heads(nn.Module):
-    """Pixels as tokens that look at each other, head by head."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.query, self.out, self.heads = nn.Linear(width, 4 * width), nn.Linear(4 * width, 4), heads
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        tokens = self.query(x.flatten(2).transpose(1, 2))
-        split = tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        return self.out((split @ split.transpose(2, 3) @ split).transpose(1, 2).flatten(2))

@@ -122,7 +122,7 @@ def test_two_ratios_that_make_one_cut_are_measured_once(net: nn.Module, x: Tenso
     measured: list[str] = []
     real = _Points._measure
     monkeypatch.setattr(
-        _Points, "_measure", lambda self, group, keep: measured.append(group.name) or real(self, group, keep)
+        _Points, "_measure", lambda self, group, *cut: measured.append(group.name) or real(self, group, *cut)
     )
     rows = pc.sensitivity(net, x[:2], x, (0.5, 0.9), pc.PruningSpec(min_channels=8, include=("a",))).rows
     assert [row.kept for row in rows] == [8, 8]

@@ -15,14 +15,14 @@ Loss = Callable[[Tensor, Tensor, float], Tensor]
 
 def boundary_layers(plan: pc.PruningPlan, module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Of each cut group the last layer that makes its channels, in the order of the modules, with the channels kept."""
-    rows = {part.tensor: part.keep for part in plan.slices if part.axis == 0}
     order = {name: number for number, (name, layer) in enumerate(module.named_modules()) if type(layer) in CHANNEL_AXIS}
     found = {}
     for cut in plan.cuts:
-        makers = [layer for layer in cut.layers if layer in order and f"{layer}.weight" in rows]
+        kept = {layer: plan.rows_kept(f"{layer}.weight") for layer in cut.layers if layer in order}
+        makers = {layer: rows for layer, rows in kept.items() if rows is not None}
         if makers:
             last = max(makers, key=lambda layer: order[layer])
-            found[last] = rows[f"{last}.weight"]
+            found[last] = makers[last]
     return found
 
 

@@ -37,6 +37,17 @@ def test_each_group_has_one_layer_and_the_channels_that_it_kept() -> None:
         assert len(kept) == module.weight.shape[0] < found[name].weight.shape[0]  # type: ignore[union-attr, operator]
 
 
+def test_channels_of_parts_that_chose_for_themselves_are_those_of_the_source() -> None:
+    """Each group of the second convolution keeps other inputs than the first ones."""
+    torch.manual_seed(0)
+    source = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
+    spec = pc.PruningSpec(ratio=0.5, criterion="l2_norm", group_policy="none", min_channels=1, round_to=1, exclude=("2",))
+    result = pc.prune(source, torch.randn(2, 3, 6, 6), spec)
+    kept = list(boundary_layers(result.plan, result.model)["0"])
+    assert result.plan.reorders
+    torch.testing.assert_close(result.model[0].weight, source[0].weight[kept])  # type: ignore[index]
+
+
 def test_features_agree_before_anything_but_the_outputs_of_a_layer_was_cut() -> None:
     """The first convolution sees the same image: its kept channels are the teacher's, to the last digit."""
     torch.manual_seed(0)

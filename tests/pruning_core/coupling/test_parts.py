@@ -1,0 +1,202 @@
+"""Parts of a split axis that lose positions of their own: heads, and the inputs of grouped convolutions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import pruning_core as pc
+from pruning_core.inputs import ExampleInputs
+from pruning_core.planner import keeps_function, make_plan
+from pruning_core.reorder import Reorder
+from pruning_core.study import study
+from tests.awkward import AWKWARD
+from tests.models import seeded
+
+TOKENS = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
+EXACT = pc.PruningSpec(
+    ratio=0.5,
+    criterion="l2_norm",
+    allocator="uniform",
+    min_channels=1,
+    round_to=1,
+    reshape_axis="inner",
+    group_policy="none",
+)
+
+
+class Attention(nn.Module):
+    """Heads of four positions; with `shared`, one scale serves the queries of all heads."""
+
+    def __init__(self, heads: int = 2, kv_heads: int = 2, *, shared: bool = False) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = heads, kv_heads
+        self.q, self.k, self.v = (nn.Linear(8, 4 * n) for n in (heads, kv_heads, kv_heads))
+        self.scale = nn.Parameter(torch.linspace(0.5, 2, 4)) if shared else 1.0
+        self.out = nn.Linear(4 * heads, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = (self.q(x).unflatten(2, (self.heads, -1)) * self.scale).transpose(1, 2)
+        k = self.k(x).unflatten(2, (self.kv_heads, -1)).transpose(1, 2)
+        v = self.v(x).unflatten(2, (self.kv_heads, -1)).transpose(1, 2)
+        k, v = (t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (k, v))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def with_row_norms(layer: nn.Linear | nn.Conv2d, norms: list[float]) -> None:
+    """Rows of these lengths."""
+    weight = layer.weight.data.flatten(1)
+    weight *= (torch.tensor(norms) / weight.norm(dim=1))[:, None]
+
+
+def test_each_head_keeps_its_own_best_positions() -> None:
+    """Values of head 0 are best at 3 and 1, of head 1 at 0 and 2: rows 1, 3, 4, 6."""
+    model = seeded(Attention)()
+    with_row_norms(model.v, [1, 5, 2, 6, 9, 1, 8, 2])
+    result = pc.prune(model, TOKENS, EXACT, check="numeric")
+    pruned, kept = result.model, [1, 3, 4, 6]
+    assert result.plan.rows_kept("v.weight") == tuple(kept)
+    torch.testing.assert_close(pruned.v.weight, model.v.weight[kept])
+    torch.testing.assert_close(pruned.v.bias, model.v.bias[kept])
+    torch.testing.assert_close(pruned.out.weight, model.out.weight[:, kept])
+    assert all(cut.apart for cut in result.plan.cuts)
+
+
+def test_heads_that_share_their_keys_lose_the_positions_of_these() -> None:
+    """Two query heads look at each of two key heads: a position goes from all three."""
+    model = seeded(lambda: Attention(4, 2))()
+    with_row_norms(model.k, [9, 1, 9, 1, 1, 9, 1, 9])
+    with_row_norms(model.q, [1.0] * 16)
+    result = pc.prune(model, TOKENS, EXACT, check="numeric")
+    assert result.plan.rows_kept("k.weight") == (0, 2, 5, 7)
+    assert result.plan.rows_kept("q.weight") == (0, 2, 4, 6, 9, 11, 13, 15)
+
+
+def test_several_rounds_end_where_one_does() -> None:
+    """Nothing is repaired in between, so each round ranks alike: two positions of four, one at a time."""
+    model = seeded(Attention)()
+    with_row_norms(model.v, [3, 5, 2, 6, 9, 1, 8, 2])
+    result = pc.prune(model, TOKENS, replace(EXACT, steps=2), check="numeric")
+    assert result.plan.rows_kept("v.weight") == (1, 3, 4, 6)
+
+
+def test_what_all_parts_share_ties_them() -> None:
+    result = pc.prune(seeded(lambda: Attention(shared=True))(), TOKENS, EXACT, check="numeric")
+    assert {cut.group: cut.apart for cut in result.plan.cuts} == {"q": False, "v": True}
+    assert "group_policy 'none': the positions that a channel of q stands for only go together" in str(result.plan)
+
+
+@pytest.mark.parametrize("name", ["mha_self", "attention_sdpa", "attention_einsum"])
+def test_whole_heads_go_as_a_whole(name: str) -> None:
+    """The positions of a head are summed over: none may lose other heads than its neighbours. No values, no second look."""
+    case = AWKWARD[name]
+    model, x = case.build().to("meta"), case.inputs().to("meta")
+    plan = pc.plan(model, x, replace(EXACT, reshape_axis="outer"))
+    assert max(cut.positions for cut in plan.cuts) > 1
+    assert not any(cut.apart for cut in plan.cuts)
+
+
+def test_a_sum_over_the_heads_ties_them() -> None:
+    result = pc.prune(seeded(Summed)(), TOKENS, EXACT, check="numeric")
+    assert [cut.apart for cut in result.plan.cuts] == [False]
+
+
+class Summed(nn.Module):
+    """Every head's values, and their sum over the heads, added to each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.out = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = self.v(x).unflatten(2, (4, -1))
+        return self.out((v + v.sum(2, keepdim=True)).flatten(2))
+
+
+def grouped() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.ReLU(), nn.Conv2d(6, 4, 1))
+
+
+def test_each_group_of_a_convolution_keeps_its_own_best_inputs() -> None:
+    """Of the inputs of group 0 the best are 0 and 3, of group 1 they are 1 and 2."""
+    model = seeded(grouped)()
+    with_row_norms(model[0], [7, 1, 2, 8, 1, 5, 6, 2])
+    image = torch.randn(2, 3, 6, 6)
+    pruned = pc.prune(model, image, replace(EXACT, exclude=("2",)), check="numeric").model
+    torch.testing.assert_close(pruned[0].weight, model[0].weight[[0, 3, 5, 6]])
+    torch.testing.assert_close(pruned[2].weight[:3], model[2].weight[:3, [0, 3]])
+    torch.testing.assert_close(pruned[2].weight[3:], model[2].weight[3:, [1, 2]])
+
+
+def test_under_count_all_parts_lose_what_the_one_with_the_smallest_loss_does() -> None:
+    """The four lowest are three of head 0 and one of head 1: each loses one."""
+    model = seeded(Attention)()
+    with_row_norms(model.v, [1, 2, 3, 9, 4, 5, 6, 7])
+    result = pc.prune(model, TOKENS, replace(EXACT, group_policy="count"), check="numeric")
+    assert result.plan.rows_kept("v.weight") == (1, 2, 3, 5, 6, 7)
+
+
+@pytest.mark.parametrize("policy", ["none", "count"])
+@pytest.mark.parametrize("criterion", ["taylor", "reconstruction", "nuclear_norm"])
+def test_every_kind_of_criterion_and_several_rounds(criterion: str, policy: str) -> None:
+    for model, x in ((seeded(Attention)(), TOKENS), (seeded(grouped)(), torch.randn(2, 3, 6, 6))):
+        wide = x.repeat(8, *[1] * (x.ndim - 1)) + 0.1 * torch.randn(16, *x.shape[1:])
+        answers = model(wide).argmax(1)
+        data = pc.Calibration([(wide, answers)], labelled=True)
+        spec = replace(EXACT, criterion=criterion, group_policy=policy, steps=3)
+        result = pc.prune(model, x, spec, data, check="numeric")
+        again = pc.apply(model, pc.PruningPlan.from_json(result.plan.to_json()), x)
+        bare = pc.prune(model, x, replace(spec, compensation="none", recalibrate_bn=False), data, check="numeric")
+        assert policy == "count" or any(cut.apart for cut in result.plan.cuts)
+        if criterion != "nuclear_norm" and policy == "none":  # repairs between the rounds may change what goes next
+            assert [tuple(p.shape) for p in again.parameters()] == [tuple(p.shape) for p in bare.model.parameters()]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["attention_sdpa", "linear_attention", "mha_cross", "transformer_encoder", "resnext", "gqa_rotary", "window_attention"],
+)
+def test_as_much_goes_as_with_the_same_positions_everywhere(name: str) -> None:
+    case = AWKWARD[name]
+    model, x = case.build(), case.inputs()
+    own, same = (pc.prune(model, x, replace(EXACT, group_policy=p), check="numeric") for p in ("none", "sum"))
+    assert own.report.after.params == same.report.after.params
+    assert any(cut.apart for cut in own.plan.cuts)
+
+
+def test_groups_of_different_numbers_in_a_row_are_tied() -> None:
+    """Two groups feed three: no cut of their own positions keeps both numbers equal."""
+    case = AWKWARD["grouped_chain"]
+    own, same = (
+        pc.prune(case.build(), case.inputs(), replace(EXACT, group_policy=p), check="numeric") for p in ("none", "sum")
+    )
+    assert own.report.after.params == same.report.after.params
+
+
+def test_an_order_that_changes_the_function_is_found() -> None:
+    model = seeded(Attention)()
+    subject = study(model, ExampleInputs.of(TOKENS))
+    plan, draft = make_plan(subject, EXACT)
+    assert draft.reorders
+    assert keeps_function(subject, draft)
+    turned = tuple(np.roll(np.arange(8), 1).tolist())
+    draft.reorders = [Reorder(tensor="q.weight", axis=0, order=turned)]
+    assert not keeps_function(subject, draft)
+    with pytest.raises(pc.VerifyError, match="not independent"):
+        pc.apply(model, replace(plan, reorders=tuple(draft.reorders)), TOKENS)
+
+
+@pytest.mark.parametrize("order", [(0, 0, 2), (1, 2, 3)])
+def test_an_order_names_every_place_once(order: tuple[int, ...]) -> None:
+    with pytest.raises(pc.PlanError, match="every place once"):
+        Reorder(tensor="q.weight", axis=0, order=order)
+
+
+def test_without_values_parts_are_told_apart_all_the_same() -> None:
+    with torch.device("meta"):
+        model = grouped()
+    plan = pc.plan(model, torch.randn(2, 3, 6, 6, device="meta"), EXACT)
+    assert [cut.apart for cut in plan.cuts if cut.positions > 1] == [True]
