@@ -15,6 +15,7 @@ from pipelines.models import small_resnet
 from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.iterative import composed, originals
 from pruning_core.plan import TensorSlice
+from tests.awkward import AWKWARD
 from tests.models import NETS
 
 
@@ -168,12 +169,19 @@ def test_parts_of_a_layer_keep_their_names_from_round_to_round(options: dict[str
     assert widths_by(model, x, pc.PruningSpec(**options, steps=3)) == once  # type: ignore[arg-type]
 
 
-def test_rounds_that_do_not_add_up_say_so() -> None:
-    """Of whole groups of a convolution one is left after two rounds; the third cuts inside of it."""
+def test_whole_groups_go_down_to_the_last_one() -> None:
+    """Of the groups of a convolution one is left after two rounds; the third does not cut inside of it."""
     case = NETS["grouped"]
     spec = pc.PruningSpec(ratio=0.88, allocator="global", criterion="l1_norm", normalizer="softmax", min_channels=1)
+    result = pc.prune(case.build(), case.inputs(), replace(spec, group_axis="whole", steps=3), check="numeric")
+    assert ("reduce", 2, (1, 16)) in {(c.group, c.width, (len(c.keep), c.positions)) for c in result.plan.cuts}
+
+
+def test_rounds_that_do_not_add_up_say_so() -> None:
+    """Channels that a roll ties in circles: those of the first round are others than those of the second."""
+    case = AWKWARD["roll_channels"]
     with pytest.raises(pc.VerifyError, match="do not add up to one plan") as caught:
-        pc.plan(case.build(), case.inputs(), replace(spec, group_axis="whole", steps=3))
+        pc.plan(case.build(), case.inputs(), pc.PruningSpec(ratio=0.5, min_channels=1, round_to=1, steps=2))
     assert caught.value.fix == "use steps=1"
 
 

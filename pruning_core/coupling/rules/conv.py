@@ -38,7 +38,7 @@ def convolve(
     spatial = _spatial(ctx, x, weight, stride, padding)
     ndim = weight.ndim - 2
     batch, channels = x.axes[: -ndim - 1], x.axes[-ndim - 1]
-    if groups == 1:
+    if groups == 1 and not ctx.is_decided:  # decided: the one group that rounds of whole-group cuts have left
         inner, out = (weight.axes[0], weight.axes[1]) if transposed else (weight.axes[1], weight.axes[0])
         contract(ctx, channels, inner)
         ctx.links.emit(out)
@@ -54,7 +54,7 @@ def _grouped(ctx: Context, channels: Any, weight: Sym, groups: int, transposed: 
     per_in, per_out = len(channels) // groups, (weight.shape[1] if transposed else weight.shape[0] // groups)
     options = [1, 0] if per_in > 1 else [0]
     taken = 0
-    if (per_in > 1 or per_out > 1) and groups > 1:
+    if (per_in > 1 or per_out > 1) and (groups > 1 or ctx.is_decided):
         taken = ctx.choose("groups", (groups, per_in), options, channels)
     if taken < 0:
         links.lock_axes((channels, *weight.axes[:2]), f"no factor of the groups can stay prunable in {links.where()}")
