@@ -68,6 +68,7 @@ def _merged(parts: Sequence[ScoredGroup], spec: PruningSpec) -> ScoredGroup:
         structure=tuple(sorted(kind for part in parts for kind in part.structure)),
         carriers=tuple(dict.fromkeys(name for part in parts for name in part.carriers)),
         parts=tuple(parts),
+        read_strides=frozenset(stride * p.channels // lots for p in parts for stride in p.read_strides),
         originals=sum(p.full * p.positions for p in parts) / sum(p.channels * p.positions for p in parts),
     )
 

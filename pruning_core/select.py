@@ -18,6 +18,7 @@ from pruning_core.coupling.structure import structures
 from pruning_core.errors import SpecError
 from pruning_core.even import Even, as_one, counted, counts_of
 from pruning_core.names import carriers, named, unknown
+from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.patterns import matches
 from pruning_core.reorder import Reorder
 from pruning_core.scoring import Scorer, scored_groups
@@ -115,7 +116,11 @@ def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec,
     """The groups as an allocator sees them, scores and all."""
     blocks = {group.name: blocks_of(group, analysis) for group in groups}
     found = scored_groups(groups, scorer, spec, blocks, structures(groups, analysis.trace))
-    found = [replace(s, originals=scorer.originals_of(g)) for s, g in zip(found, groups, strict=True)]
+    calls = layer_calls(analysis.trace)
+    found = [
+        replace(s, originals=scorer.originals_of(g), read_strides=read_strides(g, calls))
+        for s, g in zip(found, groups, strict=True)
+    ]
     if not spec.ratios:
         return found
     all_groups = channel_groups(analysis)  # what a layer means depends on what it produces
@@ -126,6 +131,13 @@ def scored_in(groups: Sequence[ChannelGroup], scorer: Scorer, spec: PruningSpec,
         return tuple(layer for layer in group.layers if layer == group.name or layer not in others)
 
     return [replace(group, layers=own(group), carriers=carried.get(group.name, ())) for group in found]
+
+
+def read_strides(group: ChannelGroup, calls: Sequence[LayerCall]) -> frozenset[int]:
+    """How many inputs one channel is to each layer that reads it. A grouped convolution reads a few of each group."""
+    inputs = {(call.weight, call.in_axis) for call in calls if call.groups == 1}
+    read = [m.channel_of for m in group.members if (m.tensor, m.axis) in inputs and not m.produces]
+    return frozenset(int((channel_of >= 0).sum()) // group.channels for channel_of in read) - {0}
 
 
 def by_smallest_loss(group: ScoredGroup, kept: float) -> float:

@@ -28,6 +28,7 @@ class ScoredGroup:
     carriers: tuple[str, ...] = ()  # layers without filters that hand its channels on (norms): names of it too
     parts: tuple[ScoredGroup, ...] = ()  # the groups that keep equal shares, where this one stands for several
     originals: float = 1.0  # channels of the unpruned model per channel, after rounds of iterative pruning
+    read_strides: frozenset[int] = frozenset()  # how many inputs a channel is to the layers that read it
 
     @property
     def channels(self) -> int:
@@ -78,9 +79,11 @@ ALLOCATORS: Registry[Callable[[Sequence[ScoredGroup], Budget], dict[str, float]]
 def round_kept(kept: float, group: ScoredGroup, budget: Budget) -> int:
     """Whole channels to keep: all of them, or whole lots, a multiple of `round_to` and at least `min_channels` positions.
 
-    Every part of the group has its own positions, and all that is asked for holds in each.
+    Every part of the group has its own positions, and all that is asked for holds in each. The multiple holds of the
+    readers' inputs too: two halves of 12 rows are a multiple of 8 as rows, and the product of both is none as an input.
     """
-    step = math.lcm(group.lot, *(budget.round_to // math.gcd(budget.round_to, stride) for stride in group.strides))
+    strides = {*group.strides, *group.read_strides}
+    step = math.lcm(group.lot, *(budget.round_to // math.gcd(budget.round_to, stride) for stride in strides))
     floor = math.ceil(budget.min_channels / min(group.strides) / step)
     steps = max(_ROUNDING[budget.round_mode](round(kept / step, 9)), floor, 1)
     return group.channels if kept >= group.channels else min(steps * step, group.channels)

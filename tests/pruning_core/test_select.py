@@ -18,6 +18,7 @@ from pruning_core.observe.gradients import observe_gradients
 from pruning_core.observe.observations import Observations, observe
 from pruning_core.scoring import Scorer, scored, scored_members, unseen
 from pruning_core.study import Subject
+from tests.awkward import AWKWARD
 from tests.models import NETS as PRUNED
 from tests.models import SqueezeExcite, seeded
 from tests.pruning_core.observe.nets import NETS, data, labelled, subject_of
@@ -235,3 +236,17 @@ def test_the_cut_model_is_right(allocator: str) -> None:
     result = pc.prune(case.build(), case.inputs(), pc.PruningSpec(allocator=allocator), check="numeric")
     assert result.report.mask_error is not None
     assert result.report.channels_after < result.report.channels_before
+
+
+@pytest.mark.parametrize("name", ["gated_units", "lstm_head", "pixel_shuffle", "split_even", "attention_sdpa"])
+@pytest.mark.parametrize("criterion", ["l2_norm", "reconstruction"])
+def test_the_multiple_holds_of_rows_and_of_what_reads_them(name: str, criterion: str) -> None:
+    """Where several rows make one channel (gates, halves that are multiplied), 24 rows may be 12 inputs of the next."""
+    case = AWKWARD[name]
+    model, x = case.build(), case.inputs()
+    spec = pc.PruningSpec(ratio=0.4, criterion=criterion, allocator="uniform", round_to=8, min_channels=1)
+    plan = pc.plan(model, x, spec, x)
+    layers = [t for t, shape in plan.tensors if len(shape) > 1 and t.endswith("weight")]
+    cut = [part for part in plan.slices if part.axis < 2 and part.tensor in layers]
+    assert cut
+    assert {len(part.keep) % 8 for part in cut} == {0}
