@@ -59,6 +59,8 @@ def _touches(analysis: Analysis, key: ChoiceKey, group: ChannelGroup) -> bool:
 
 
 def _told_apart(group: ChannelGroup, analysis: Analysis, other: Analysis) -> ChannelGroup | None:
+    """The group with its parts apart; None where something ties them, or the other walk does not tell them."""
+
     def parts_on(member: Member, axis: int) -> Ids:
         return other.labels[other.tensor_axes(member.tensor)[axis]]
 
