@@ -95,7 +95,7 @@ def by_elimination(
             for call, member in consumers(group, calls)
             if call.op.index in grams
         ]
-        if readers:
+        if readers and all(m.blocks == 1 for m in group.members):  # else some readers are not seen
             found[group.name] = eliminate(readers, group.channels).numpy()
     return found
 
