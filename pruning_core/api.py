@@ -150,7 +150,7 @@ def prune(
         fix = "pass calibration=..., unlabelled inputs are enough, or leave it out"
         raise SpecError("recalibrate_bn needs calibration data", "calibration", fix)
     decided, draft, notes, predicted_ms = _decide(subject, spec, data, latencies)
-    subject = in_order(subject, draft)
+    subject = subject.reordered(draft.reorders)
     pruned = cut_copy(subject.model, decided.slices, decided.mends, decided.rescales)
     error = None
     on_meta = any(t.device.type == "meta" for t in subject.tensors.values())
@@ -176,7 +176,7 @@ def in_order(subject: Subject, draft: Draft) -> Subject:
     if keeps_function(subject, draft):
         return subject.reordered(draft.reorders)
     names = ", ".join(dict.fromkeys(item.tensor for item in draft.reorders))
-    raise VerifyError("the parts of a split axis are not independent", names, "use group_policy 'sum'")
+    raise VerifyError("the parts of a split axis are not seen to be independent", names, "re-plan with group_policy 'sum'")
 
 
 def _decide(

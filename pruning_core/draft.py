@@ -16,7 +16,7 @@ from pruning_core.plan import AttributeMend, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.reorder import Reorder
 from pruning_core.scoring import Scorer, unseen
-from pruning_core.select import filtered, kept_by_index, select
+from pruning_core.select import Selection, filtered, select, selected_by_index
 from pruning_core.spec import PruningSpec
 from pruning_core.trace import Trace
 from pruning_core.verify import Mismatch
@@ -50,15 +50,21 @@ def make_draft(analysis: Analysis, scorer: Scorer, spec: PruningSpec, even: Even
     groups = channel_groups(analysis)
     prunable, left = filtered(groups, spec)
     if spec.index:
-        return draft_of(analysis, groups, kept_by_index(groups, spec.index, left), left)
+        named = selected_by_index(groups, spec.index, left, analysis)
+        return _selected(draft_of(analysis, groups, named.kept, left), named)
     blind = unseen(prunable, scorer)
     if len(blind) < len(prunable):  # where the criterion sees nothing at all, it says so itself
         left |= blind
         prunable = [group for group in prunable if group.name not in blind]
     selected = select(prunable, scorer, spec, even, analysis, left)
-    draft = draft_of(analysis, groups, selected.kept, left)
-    draft.even, draft.whole, draft.apart = even, selected.whole, frozenset(selected.reorders)
-    draft.reorders = [item for items in selected.reorders.values() for item in items]
+    draft = _selected(draft_of(analysis, groups, selected.kept, left), selected)
+    draft.even = even
+    return draft
+
+
+def _selected(draft: Draft, selection: Selection) -> Draft:
+    draft.whole, draft.apart = selection.whole, frozenset(selection.reorders)
+    draft.reorders = [item for items in selection.reorders.values() for item in items]
     return draft
 
 

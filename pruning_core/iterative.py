@@ -16,7 +16,7 @@ from pruning_core.coupling.groups import ChannelGroup, Member, channel_groups, n
 from pruning_core.draft import Draft, removed_labels, slices_of
 from pruning_core.errors import VerifyError
 from pruning_core.plan import PruningPlan, TensorSlice
-from pruning_core.planner import make_plan, to_plan, try_draft
+from pruning_core.planner import keeps_function, make_plan, to_plan, try_draft
 from pruning_core.prediction import Prediction
 from pruning_core.reorder import Reorder
 from pruning_core.reorder import composed as composed_reorders
@@ -150,7 +150,7 @@ def _as_one(
         if {(cut.tensor, cut.axis): cut.keep for cut in draft.slices} == asked:
             draft.reorders, draft.apart = last.reorders, last.apart
             try_draft(subject.reordered(draft.reorders), draft)
-            if draft.mismatch is None:
+            if draft.mismatch is None and keeps_function(subject, draft):
                 return to_plan(subject, draft, spec), draft
     raise VerifyError("the rounds of iterative pruning do not add up to one plan", "steps", "use steps=1")
 

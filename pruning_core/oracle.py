@@ -20,11 +20,12 @@ from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import VerifyError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.prediction import Prediction
-from pruning_core.trace import Op, Value, is_skipped, operator_name, quiet_kernels
+from pruning_core.trace import Op, Value, call_model, is_skipped, operator_name, quiet_kernels, real_twin
 from pruning_core.twin import like, named_tensors, twin
-from pruning_core.writes import is_view
+from pruning_core.writes import is_view, own_copy
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}  # of the largest output
+HALF = 5e-2  # of half precision and bfloat16: what summing in another order changes
 _STATISTICS = (
     "aten.layer_norm aten.native_layer_norm aten.rms_norm aten._fused_rms_norm aten.group_norm aten.native_group_norm"
     " aten.mean aten.amax aten.amin aten.logsumexp aten.prod aten.var aten.std aten.var_mean aten.std_mean aten.max aten.min"
@@ -174,6 +175,30 @@ def mask_error(model: nn.Module, pruned: nn.Module, prediction: Prediction, inpu
         "numeric check on the example inputs",
         "this is a fault of the engine: report the model, and exclude layers until it passes",
     )
+
+
+def same_function(model: nn.Module, other: nn.Module, inputs: ExampleInputs) -> bool:
+    """Whether two modules answer alike, each in its own precision. False where the model does not run on the inputs."""
+    try:
+        want = list(tree.held(_own_answer(model, inputs)))
+    except Exception:  # whatever its code raises on these inputs (some were made up): there is nothing to compare with
+        return False
+    got = list(tree.held(_own_answer(other, inputs)))
+    return len(want) == len(got) and all(map(_alike, want, got))
+
+
+def _own_answer(module: nn.Module, inputs: ExampleInputs) -> Any:
+    with quiet_kernels(), torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(0)  # the same draws for both
+        return call_model(real_twin(module, copy=True).eval(), own_copy(inputs))
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not (a.is_floating_point() or a.is_complex()):
+        return torch.equal(a, b)
+    a, b = a.nan_to_num(), b.nan_to_num()
+    tolerance = TOLERANCE.get(a.abs().dtype, HALF)
+    return not a.numel() or bool((a - b).abs().max() <= tolerance * a.abs().max().clamp_min(1e-12))
 
 
 def _error_in(

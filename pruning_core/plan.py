@@ -11,12 +11,11 @@ from typing import Any
 
 from pruning_core.channels import from_ranges, to_ranges
 from pruning_core.errors import PlanError
-from pruning_core.reorder import Reorder
+from pruning_core.reorder import REPLAN, Reorder
 from pruning_core.spec import PruningSpec
 from pruning_core.tables import table
 
 FORMAT = 1
-REPLAN = "re-plan this model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ class Rescale:
 
     tensor: str
     axis: int
-    positions: tuple[int, ...]  # of the original tensor
+    positions: tuple[int, ...]  # of the original tensor, its reorders done
     factor: float
     call: int  # the call whose constant it undoes
 
@@ -141,10 +140,10 @@ class PruningPlan:
         if self.cuts and self.not_run:
             found.append(f"not run on the example inputs, so not cut, and may not fit: {', '.join(self.not_run)}")
         alike = [cut.group for cut in self.cuts if cut.positions > 1 and not cut.apart]
-        if alike and self.spec.group_policy in {"count", "none"}:
+        if alike and not self.spec.index and self.spec.group_policy in {"count", "none"}:
             found.append(
                 f"group_policy {self.spec.group_policy!r}: the positions that a channel of {', '.join(alike)} stands for "
-                "only go together, for something reads them alike or sums over them"
+                "only go together: a shared axis, a sum over them or a lock"
             )
         if self.spec.index and alike:
             found.append(f"index: of {', '.join(alike)} each channel goes from all parts at once, for they must stay equal")

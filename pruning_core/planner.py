@@ -1,7 +1,7 @@
 """From a model to a plan that is known to work: plan, try on a meta copy, retrace, compare; mend, or lock and plan again.
 
-Nothing here reads or copies weight values except the scores. What no attribute explains is locked, so the loop ends
-with a plan that verifies, at worst with the one that cuts nothing.
+Nothing here reads or copies weight values except the scores, and the check of parts that are put in order. What no
+attribute explains is locked, so the loop ends with a plan that verifies, at worst with the one that cuts nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pruning_core.even import Even, joined
 from pruning_core.fingerprint import fingerprint, tensor_shapes
 from pruning_core.mend import conv_mends, mend
 from pruning_core.names import named
-from pruning_core.oracle import mask_error
+from pruning_core.oracle import same_function
 from pruning_core.plan import AttributeMend, GroupCut, Locked, PruningPlan, Rescale, TensorSlice
 from pruning_core.prediction import Prediction
 from pruning_core.retreat import lock_everything, retreat, uneven
@@ -116,12 +116,7 @@ def keeps_function(subject: Subject, draft: Draft) -> bool:
     """Whether the model with its parts put in order still computes what it did. Without values nothing shows."""
     if not draft.reorders or any(t.device.type == "meta" for t in subject.tensors.values()):
         return True
-    nothing_gone = Prediction(draft.analysis, np.empty(0, dtype=np.int64))
-    try:
-        mask_error(subject.model, subject.reordered(draft.reorders).model, nothing_gone, subject.inputs)
-    except Exception:  # it differs, or insists on a precision or a device: the parts stay tied
-        return False
-    return True
+    return same_function(subject.model, subject.reordered(draft.reorders).model, subject.inputs)
 
 
 def check_prunable(draft: Draft, spec: PruningSpec) -> None:

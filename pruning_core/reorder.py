@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from pruning_core.errors import PlanError
 from pruning_core.twin import like, named_tensors, twin
 
+REPLAN = "re-plan this model"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reorder:
@@ -30,10 +32,13 @@ class Reorder:
     blocks: int = 1
 
     def __post_init__(self) -> None:
-        if sorted(self.order) != list(range(len(self.order))):
-            raise PlanError(
-                "an order must hold every place once", f"tensor {self.tensor!r} axis {self.axis}", "re-plan this model"
-            )
+        where = f"tensor {self.tensor!r} axis {self.axis}"
+        if self.axis < 0 or self.blocks < 1 or (self.axis == 0 and self.blocks > 1) or len(self.order) % self.blocks:
+            raise PlanError(f"{self.blocks} blocks of rows fit neither the axis nor the order", where, REPLAN)
+        width = len(self.order) // self.blocks
+        inside = all(type(place) is int and place // width == k // width for k, place in enumerate(self.order))
+        if not inside or sorted(self.order) != list(range(len(self.order))):
+            raise PlanError("an order must hold every place of a block once", where, REPLAN)
 
 
 class Cut(Protocol):

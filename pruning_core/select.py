@@ -161,6 +161,27 @@ def _best_first(group: ScoredGroup) -> NDArray[np.int64]:
     return np.lexsort((np.arange(group.channels), -group.scores))
 
 
+def selected_by_index(
+    groups: Sequence[ChannelGroup], index: Mapping[str, tuple[int, ...]], left: Mapping[str, str], analysis: Analysis
+) -> Selection:
+    """What stays where channels are named. Parts that choose for themselves lose the named ones, as many of each.
+
+    Raises: as `kept_by_index`; SpecError where parts would lose different numbers.
+    """
+    apart = told_apart([group for group in groups if group.name not in left], analysis)
+    kept = kept_by_index([apart.get(group.name, group) for group in groups], index, left)
+    moves: dict[str, list[Reorder]] = {}
+    for name in [name for name in apart if name in kept]:
+        blocks = apart[name].blocks
+        assert blocks is not None
+        if len(set(np.bincount(blocks[list(kept[name])], minlength=blocks.max() + 1).tolist())) > 1:
+            fix = "name as many channels of each part, or take group_policy 'sum': then each goes from all parts"
+            raise SpecError(f"the parts of {name!r} lose different numbers of channels", "index", fix)
+        moves[name] = reorders(apart[name], kept[name])
+        kept[name] = first_channels(apart[name], kept[name])
+    return Selection(kept, {}, moves)
+
+
 def kept_by_index(
     groups: Sequence[ChannelGroup], index: Mapping[str, tuple[int, ...]], left: Mapping[str, str]
 ) -> dict[str, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from pruning_core.trace import Op, Trace, Value
 from pruning_core.tree import is_prunable_dtype
 
 ChoiceKey = tuple[int, int]  # (call, how many choices of this call came before)
+OUTPUT = "reaches the model output"  # the only lock that ties nothing to anything
 LockKey = tuple[int, int, int]  # (call, operand: inputs first, then outputs; axis)
 
 
@@ -162,9 +163,9 @@ def analyse(trace: Trace, decisions: Decisions) -> Analysis:
             links.lock(axes[value.index][axis], reason)
     for value in trace.outputs:
         for ids in axes.get(value.index, ()):
-            links.lock(ids, "reaches the model output")
+            links.lock(ids, OUTPUT)
     labels = links.components()
-    if links.tie_uneven(labels):
+    while links.tie_uneven(labels):
         labels = links.components()
     return Analysis(trace, links, axes, choices, choice_ids, labels, _locked(links, labels), decisions, read_by)
 

@@ -13,26 +13,26 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning_core.coupling.analysis import Analysis, ChoiceKey, analyse
+from pruning_core.coupling.analysis import OUTPUT, Analysis, ChoiceKey, analyse
 from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.coupling.units import Ids, is_fixed
 from pruning_core.reorder import Reorder
 from pruning_core.tree import is_prunable_dtype
 
-SPLITS = 3  # of one axis one after the other (projections, then heads): the first ones may have to stay as they are
+NESTED = 3  # splits of one axis one after the other (projections, then heads): the first ones may have to stay as they are
 
 
 def told_apart(groups: Sequence[ChannelGroup], analysis: Analysis) -> dict[str, ChannelGroup]:
     """Group -> the same with a channel for each position of each part, of those groups whose parts are independent.
 
-    Channel `part * C + c` is channel c of the tied group [C] in that part; `blocks` says the part. None where the group
+    Channel `part * C + c` is channel c of the tied group [C] in that part; `blocks` says the part. Empty where the group
     policy wants the same positions everywhere.
     """
     tied = [g for g in groups if analysis.decisions.tells_apart and not g.reason and g.positions > 1]
     flips = _flips(analysis) if tied else {}
     splits = {group.name: sorted(key for key in flips if _touches(analysis, key, group)) for group in tied}
     found: dict[str, ChannelGroup] = {}
-    for skipped in range(SPLITS):
+    for skipped in range(NESTED):
         rest = [group for group in tied if group.name not in found and skipped < len(splits[group.name])]
         if not rest:
             break
@@ -67,7 +67,7 @@ def _told_apart(group: ChannelGroup, analysis: Analysis, other: Analysis) -> Cha
     inside = group.root.channel_of >= 0
     on_root = parts_on(group.root, group.root.axis)[inside]
     parts = on_root[np.sort(np.unique(on_root, return_index=True)[1])]
-    if len(parts) < 2 or any(int(part) in other.locked for part in parts):
+    if len(parts) < 2 or any(other.locked.get(int(part), OUTPUT) != OUTPUT for part in parts):
         return None
     number = np.full(int(other.labels.max()) + 1, -1, dtype=np.int64)
     number[parts] = np.arange(len(parts))

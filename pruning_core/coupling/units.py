@@ -126,11 +126,16 @@ class Links:
             self.approximations.append((ids, reason))
 
     def tie_uneven(self, labels: Ids) -> bool:
-        """Tie the rows of those balances that something else ties in part: else no cut could keep their numbers equal."""
+        """Tie the rows of those balances that something else ties in part, or that balance the same channels otherwise.
+
+        No choice of channels would keep all their numbers equal. Until none is left: a tie may make others uneven.
+        """
         found = False
-        for rows in self.balances.values():
+        sets = [frozenset(frozenset(row.tolist()) for row in labels[rows]) for rows in self.balances.values()]
+        for rows, own in zip(self.balances.values(), sets, strict=True):
             mine = np.sort(labels[rows], axis=1)
-            if len(np.unique(mine)) < mine.size and (mine != mine[0]).any():
+            crossed = any(other != own and frozenset().union(*other) & frozenset().union(*own) for other in sets)
+            if (mine != mine[0]).any() and (crossed or len(np.unique(mine)) < mine.size):
                 self.pairs += [(rows[0], row) for row in rows[1:]]
                 found = True
         return found

@@ -185,14 +185,103 @@ def test_an_order_that_changes_the_function_is_found() -> None:
     turned = tuple(np.roll(np.arange(8), 1).tolist())
     draft.reorders = [Reorder(tensor="q.weight", axis=0, order=turned)]
     assert not keeps_function(subject, draft)
-    with pytest.raises(pc.VerifyError, match="not independent"):
+    with pytest.raises(pc.VerifyError, match="not seen to be independent"):
         pc.apply(model, replace(plan, reorders=tuple(draft.reorders)), TOKENS)
 
 
-@pytest.mark.parametrize("order", [(0, 0, 2), (1, 2, 3)])
+class Branches(nn.Module):
+    """The same channels read in two and in four groups."""
+
+    def __init__(self, first: int, then: int) -> None:
+        super().__init__()
+        self.a, self.out = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+        self.b, self.c = (nn.Conv2d(16, 16, 3, padding=1, groups=n) for n in (first, then))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        return self.out((self.b(x) + self.c(x)).relu())
+
+
+@pytest.mark.parametrize("groups", [(2, 4), (4, 2)])
+def test_channels_that_are_balanced_in_two_ways_are_tied(groups: tuple[int, int]) -> None:
+    image = torch.randn(2, 3, 6, 6)
+    own, same = (
+        pc.prune(seeded(lambda: Branches(*groups))(), image, replace(EXACT, group_policy=p), check="numeric")
+        for p in ("none", "sum")
+    )
+    assert own.report.after.params == same.report.after.params
+
+
+class TwoReaders(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(6, 4, 1)
+        self.grouped, self.dense = nn.Conv2d(8, 6, 3, groups=2, padding=1), nn.Conv2d(8, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.out(self.grouped(y)) + self.out(self.dense(y))
+
+
+@pytest.mark.parametrize("policy", ["sum", "none", "count"])
+def test_a_grouped_reader_has_its_say_beside_a_dense_one(policy: str) -> None:
+    """The grouped one needs 2, 3, 6, 7, and is a thousand times as loud."""
+    torch.manual_seed(0)
+    model, images = TwoReaders().eval(), torch.randn(64, 3, 6, 6)
+    with torch.no_grad():
+        model.grouped.weight.mul_(10)[:, :2] = 0
+        model.dense.weight.mul_(0.1)[:, [2, 3, 6, 7]] *= 0.01
+    spec = replace(EXACT, criterion="reconstruction", group_policy=policy, compensation="none", exclude=("grouped", "dense"))
+    assert pc.plan(model, images[:2], spec, images).rows_kept("a.weight") == (2, 3, 6, 7)
+
+
+class Insistent(nn.Module):
+    """In bfloat16, and no other precision will do; it draws numbers too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = Attention()
+        self.bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.dtype == torch.bfloat16
+        return self.attention(F.dropout(x, 0.1, training=True))
+
+
+def test_a_model_that_insists_on_its_precision_and_draws_numbers() -> None:
+    plan = pc.plan(Insistent().eval(), TOKENS.bfloat16(), EXACT)
+    assert plan.cuts
+    assert all(cut.apart for cut in plan.cuts)
+
+
+def test_the_last_layer_has_parts_too() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2)))()
+    plan = pc.prune(model, torch.randn(2, 3, 6, 6), EXACT, check="numeric").plan
+    assert [cut.apart for cut in plan.cuts] == [True]
+
+
+def test_channels_by_index_go_from_their_own_parts() -> None:
+    model = seeded(Attention)()
+    spec = pc.PruningSpec(index={"v": "0, 6"}, group_policy="none", reshape_axis="inner")
+    result = pc.prune(model, TOKENS, spec, check="numeric")
+    assert result.plan.rows_kept("v.weight") == (1, 2, 3, 4, 5, 7)
+    assert not result.plan.notes
+    with pytest.raises(pc.SpecError, match="lose different numbers"):
+        pc.plan(model, TOKENS, replace(spec, index={"v": "0, 1, 6"}))
+
+
+@pytest.mark.parametrize("order", [(0, 0, 2, 3), (1, 2, 3, 4), (0.0, 1.0, 2.0, 3.0)])
 def test_an_order_names_every_place_once(order: tuple[int, ...]) -> None:
-    with pytest.raises(pc.PlanError, match="every place once"):
+    with pytest.raises(pc.PlanError, match="every place of a block once"):
         Reorder(tensor="q.weight", axis=0, order=order)
+
+
+@pytest.mark.parametrize(
+    ("axis", "blocks", "order"), [(1, 2, (2, 1, 0, 3)), (0, 2, (1, 0, 3, 2)), (1, 0, ()), (-1, 1, (0, 1)), (1, 3, (0, 1))]
+)
+def test_an_order_stays_in_its_blocks(axis: int, blocks: int, order: tuple[int, ...]) -> None:
+    with pytest.raises(pc.PlanError, match="block"):
+        Reorder(tensor="q.weight", axis=axis, blocks=blocks, order=order)
 
 
 def test_without_values_parts_are_told_apart_all_the_same() -> None:
