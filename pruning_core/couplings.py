@@ -45,7 +45,7 @@ def couplings(model: nn.Module, example_inputs: object) -> tuple[Coupling, ...]:
     found: list[Coupling] = []
     for group in channel_groups(resolve(subject.trace, Decisions())):
         slices = tuple(
-            ChannelSlice(member.tensor, member.axis, tuple(member.channel_of.tolist()))
+            ChannelSlice(member.tensor, member.axis, tuple(member.channel_of[: member.width].tolist()))
             for member in group.members
             if member.tensor in parameters
         )

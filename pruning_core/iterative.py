@@ -101,7 +101,9 @@ def renamed(spec: PruningSpec, groups: Sequence[ChannelGroup], slices: Mapping[t
 
 def _left_of(member: Member, slices: Mapping[tuple[str, int], TensorSlice]) -> Member:
     cut = slices.get((member.tensor, member.axis))
-    return member if cut is None else replace(member, channel_of=member.channel_of[list(cut.keep)])
+    if cut is None:
+        return member
+    return replace(member, channel_of=member.channel_of.reshape(member.blocks, -1)[:, list(cut.keep)].ravel())
 
 
 def originals(

@@ -143,7 +143,7 @@ class PruningPlan:
         if alike and not self.spec.index and self.spec.group_policy in {"count", "none"}:
             found.append(
                 f"group_policy {self.spec.group_policy!r}: the positions that a channel of {', '.join(alike)} stands for "
-                "only go together: a shared axis, a sum over them or a lock"
+                "only go together: whole groups or heads, a shared axis, a sum over them or a lock"
             )
         if self.spec.index and alike:
             found.append(f"index: of {', '.join(alike)} each channel goes from all parts at once, for they must stay equal")

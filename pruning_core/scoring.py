@@ -59,11 +59,11 @@ class Scorer:
         Raises: ModelError for weights or scores that are no numbers, and where `bn_scale` finds no BatchNorm; SpecError
         where the criterion needs an observation that was not made, or that this tensor cannot have.
         """
-        key = (member.tensor, member.axis)
+        key = (member.tensor, member.axis, member.blocks)
         if key not in self._known:
             tensor = self.tensors[member.tensor].detach()
             if tensor.device.type == "meta":
-                return np.ones(tensor.shape[member.axis])
+                return np.ones(len(member.channel_of))
             if not self.sees(member):
                 raise self._blind(member)
             self._known[key] = self._judged(self._view(member, tensor), [member])
@@ -103,10 +103,12 @@ class Scorer:
         seen, key = self.observations, (member.tensor, member.axis)
         if seen is None:
             return True
+        width = len(member.channel_of)
+        has_map = not seen.features or (key in seen.features and len(seen.features[key].magnitude_C) == width)
         has = {
-            "features": not seen.features or key in seen.features,
-            "nuclear": not seen.features or key in seen.features,
-            "gamma": key in seen.gamma,
+            "features": has_map,
+            "nuclear": has_map,
+            "gamma": key in seen.gamma and len(seen.gamma[key]) == width,
             "gradients": not seen.gradients or member.tensor in seen.gradients,
             "squares": not seen.squares or member.tensor in seen.squares,
             "damage": True,
@@ -118,9 +120,9 @@ class Scorer:
         gradient, square = seen.gradients.get(member.tensor), seen.squares.get(member.tensor)
         return ChannelView(
             member.tensor,
-            rows_of(tensor, member.axis),
-            grad_CR=None if gradient is None else rows_of(gradient, member.axis),
-            square_CR=None if square is None else rows_of(square, member.axis),
+            rows_of(tensor, member.axis, member.blocks),
+            grad_CR=None if gradient is None else rows_of(gradient, member.axis, member.blocks),
+            square_CR=None if square is None else rows_of(square, member.axis, member.blocks),
             features=seen.features.get(key),
             gamma_C=seen.gamma.get(key),
             samples=max(seen.samples, 1),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pruning_core.coupling.groups import Member
 from pruning_core.coupling.units import Ids
-from pruning_core.criteria import ChannelView
+from pruning_core.criteria.table import ChannelView
 
 
 def rows_of(tensor: Tensor, axis: int, blocks: int = 1) -> Tensor:

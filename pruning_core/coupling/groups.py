@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,14 +17,22 @@ _CONTRACTIONS = ("linear", "conv", "addmm", "mm", "bmm", "matmul", "mv", "dot", 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """An axis of a tensor on which the group has positions. channel_of [n]: channel of each position, or -1."""
+    """An axis of a tensor on which the group has positions. channel_of [blocks n]: channel of each, or -1.
+
+    With blocks, each block of the tensor's rows has positions of its own on the axis, as in a grouped convolution.
+    """
 
     tensor: str
     axis: int
     produces: bool  # the axis is the output side of a layer
     channel_of: Ids
     consumes: bool = False  # the tensor enters a contraction, and the axis is not its output side
-    blocks: int = 1  # of the tensor's rows, where each block has channels of its own on the axis: channel_of [blocks n]
+    blocks: int = 1
+
+    @property
+    def width(self) -> int:
+        """n: the length of the axis."""
+        return len(self.channel_of) // self.blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +61,7 @@ class ChannelGroup:
 
     @property
     def widths(self) -> frozenset[int]:
-        """Lengths of the axes on which all positions are this group's."""
+        """Widths on which all positions are this group's: of an axis, over the blocks of its rows."""
         return frozenset(len(m.channel_of) for m in self.members if (m.channel_of >= 0).all())
 
     @property
@@ -83,15 +92,15 @@ def layer_of(tensor: str) -> str:
     return layer or tensor
 
 
-def emitted_axes(analysis: Analysis) -> set[tuple[str, int]]:
-    """(tensor, axis) pairs that are the output side of a contraction or a look-up."""
+def emitted_axes(analysis: Analysis) -> dict[tuple[str, int], int]:
+    """(tensor, axis) pairs that are the output side of a contraction or a look-up -> in how many blocks of the rows."""
     first: dict[int, tuple[str, int]] = {}
     for name, value in analysis.trace.tensors.items():
         for axis, ids in enumerate(analysis.axes[value.index]):
             if not is_fixed(ids):
                 first[int(ids[0])] = (name, axis)
     starts = np.array(sorted(first), dtype=np.int64)
-    found: set[tuple[str, int]] = set()
+    found: dict[tuple[str, int], int] = {}
     last = max(
         (
             int(analysis.axes[v.index][k][-1])
@@ -101,10 +110,13 @@ def emitted_axes(analysis: Analysis) -> set[tuple[str, int]]:
         ),
         default=0,
     )
-    emitted = [ids[(ids != 0) & (ids <= last)] for ids in analysis.links.emits]
-    if emitted:
+    by_blocks: dict[int, list[Ids]] = {}
+    for ids, blocks in analysis.links.emits:
+        by_blocks.setdefault(blocks, []).append(ids[(ids != 0) & (ids <= last)])
+    for blocks, emitted in by_blocks.items():
         for k in np.unique(np.searchsorted(starts, np.concatenate(emitted), side="right") - 1):
-            found.add(first[int(starts[k])])
+            key = first[int(starts[k])]
+            found[key] = math.gcd(found.get(key, 0), blocks)  # calls that want different ones share these
     return found
 
 
@@ -151,9 +163,16 @@ def channel_groups(analysis: Analysis) -> list[ChannelGroup]:
         for part, reason in _by_reason(order[code], analysis.locked, is_locked, read):
             rank[part] = np.arange(len(part))
             found = tuple(
-                Member(name, axis, made, rank[ids], not made and name in contracted)
+                Member(
+                    name,
+                    axis,
+                    blocks > 0,
+                    np.tile(rank[ids], max(blocks, 1)),
+                    not blocks and name in contracted,
+                    max(blocks, 1),
+                )
                 for name, axis, ids in members
-                for made in ((name, axis) in produced,)
+                for blocks in (produced.get((name, axis), 0),)
             )
             rank[part] = -1
             why = next((approximate[x] for x in part.tolist() if x in approximate), "") if approximate else ""

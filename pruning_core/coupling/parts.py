@@ -54,18 +54,16 @@ def _flips(analysis: Analysis) -> dict[ChoiceKey, int]:
 
 
 def _touches(analysis: Analysis, key: ChoiceKey, group: ChannelGroup) -> bool:
-    ids = analysis.choice_ids[key]
+    """Whether the axis that is split has channels of the group, or the weight of the call that splits it."""
+    read = [ids for value in analysis.trace.ops[key[0]].inputs() for ids in analysis.axes[value.index]]
+    ids = np.concatenate([analysis.choice_ids[key], *read])
     return bool(np.isin(analysis.labels[ids[ids != 0]], group.labels).any())
 
 
 def _told_apart(group: ChannelGroup, analysis: Analysis, other: Analysis) -> ChannelGroup | None:
     """The group with its parts apart; None where something ties them, or the other walk does not tell them."""
 
-    def parts_on(member: Member, axis: int) -> Ids:
-        return other.labels[other.tensor_axes(member.tensor)[axis]]
-
-    inside = group.root.channel_of >= 0
-    on_root = parts_on(group.root, group.root.axis)[inside]
+    on_root = _parts_on(group.root, other)[group.root.channel_of >= 0]
     parts = on_root[np.sort(np.unique(on_root, return_index=True)[1])]
     if len(parts) < 2 or any(other.locked.get(int(part), OUTPUT) != OUTPUT for part in parts):
         return None
@@ -78,19 +76,19 @@ def _told_apart(group: ChannelGroup, analysis: Analysis, other: Analysis) -> Cha
     for member in group.members:
         if not is_prunable_dtype(analysis.trace.tensors[member.tensor].dtype):
             return None
-        part, blocks = number[parts_on(member, member.axis)], 1
-        inside = member.channel_of >= 0
-        if (part[inside] < 0).any():  # not told here: by the rows of a grouped convolution's weight, maybe
-            by_row = number[parts_on(member, 0)]
-            if member.axis != 1 or not inside.all() or (by_row < 0).any():
+        part = number[_parts_on(member, other)]
+        if (part[member.channel_of >= 0] < 0).any():  # not told here: by the rows of a grouped convolution's weight, maybe
+            by_row = number[_rows_on(member, other)]
+            if member.blocks > 1 or member.axis != 1 or (member.channel_of < 0).any() or (by_row < 0).any():
                 return None
             blocks = _blocks(by_row)
-            part = np.repeat(by_row[:: len(by_row) // blocks], len(inside))
-        channel_of = np.where(np.tile(inside, blocks), part * group.channels + np.tile(member.channel_of, blocks), -1)
+            member = replace(member, channel_of=np.tile(member.channel_of, blocks), blocks=blocks)
+            part = number[_parts_on(member, other)]
+        channel_of = np.where(member.channel_of >= 0, part * group.channels + member.channel_of, -1)
         counts = np.bincount(channel_of[channel_of >= 0], minlength=total)
         if counts.min() != counts.max():
             return None
-        members.append(replace(member, channel_of=channel_of, blocks=blocks))
+        members.append(replace(member, channel_of=channel_of))
     return replace(
         group,
         labels=np.tile(group.labels, len(parts)),
@@ -99,18 +97,41 @@ def _told_apart(group: ChannelGroup, analysis: Analysis, other: Analysis) -> Cha
     )
 
 
+def _parts_on(member: Member, other: Analysis) -> Ids:
+    """[blocks n]: the part of each position; with blocks that of the block's rows, 0 where these are of several."""
+    if member.blocks == 1:
+        return other.labels[other.tensor_axes(member.tensor)[member.axis]]
+    rows = _rows_on(member, other).reshape(member.blocks, -1)
+    one = np.where((rows == rows[:, :1]).all(axis=1), rows[:, 0], 0)
+    return np.repeat(one, member.width)
+
+
+def _rows_on(member: Member, other: Analysis) -> Ids:
+    return other.labels[other.tensor_axes(member.tensor)[0]]
+
+
 def _mixed(group: ChannelGroup, is_part: NDArray[np.bool_], analysis: Analysis, other: Analysis) -> bool:
-    """Whether a call sums over the parts of each position: an attention does over the positions of each head."""
+    """Whether a call sums over the parts of each position: an attention does over the positions of each head.
+
+    Not so where its result has them again, as that of a grouped transposed convolution.
+    """
     mine = np.zeros(int(analysis.labels.max()) + 1, dtype=bool)
     mine[group.labels] = True
 
     def holds(axes: Sequence[Ids]) -> bool:
         return any(not is_fixed(ids) and mine[analysis.labels[ids]].any() for ids in axes)
 
+    def tells(index: int) -> bool:
+        """Whether a value has the group's positions, and the part of each beside it."""
+        pairs = zip(analysis.axes[index], other.axes[index], strict=True)
+        parts = [is_part[other.labels[new]][mine[analysis.labels[ids]]] for ids, new in pairs if not is_fixed(ids)]
+        return bool(parts) and bool(np.concatenate(parts).all()) and any(map(len, parts))
+
     return any(
         any(not is_fixed(ids) and is_part[other.labels[ids]].any() for ids in other.reads.get(op.index, ()))
         and not holds(analysis.reads.get(op.index, ()))
         and any(holds(analysis.axes[value.index]) for value in op.inputs())
+        and not any(tells(value.index) for value in op.outputs())
         for op in analysis.trace.ops
     )
 

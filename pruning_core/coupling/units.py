@@ -52,7 +52,7 @@ class Links:
     pairs: list[tuple[Ids, Ids]] = field(default_factory=list)
     locks: list[Lock] = field(default_factory=list)
     reads: list[Ids] = field(default_factory=list)
-    emits: list[Ids] = field(default_factory=list)
+    emits: list[tuple[Ids, int]] = field(default_factory=list)  # of how many blocks of rows each
     free_starts: list[int] = field(default_factory=list)  # id ranges of the axes of constant fills, ascending
     free_stops: list[int] = field(default_factory=list)
     balances: dict[int, NDArray[np.int64]] = field(default_factory=dict)  # call -> ids whose rows lose the same number
@@ -114,10 +114,10 @@ class Links:
         if not is_fixed(ids):
             self.reads.append(ids)
 
-    def emit(self, ids: Ids) -> None:
-        """A contraction or a table look-up produces these channels."""
+    def emit(self, ids: Ids, blocks: int = 1) -> None:
+        """A contraction or a table look-up produces these channels; with blocks, each block of the rows has its own."""
         if not is_fixed(ids):
-            self.emits.append(ids)
+            self.emits.append((ids, blocks))
 
     def approximate(self, ids: Ids, reason: str) -> None:
         """Statistics run over these ids, so that removing some changes what the others see."""

@@ -29,6 +29,7 @@ from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
 from pruning_core.observe.memory import give_back
 from pruning_core.observe.reading import singles
+from pruning_core.slices import rows_of
 from pruning_core.trace import Trace, call_model, quiet_kernels
 from pruning_core.twin import named_tensors
 from pruning_core.writes import own_copy
@@ -88,6 +89,7 @@ def by_elimination(
 ) -> dict[str, Scores]:
     """Group -> [C] damage in units of its consumers' output energy. Groups that no layer reads are left out."""
     calls = layer_calls(trace)
+    read = {(call.weight, call.in_axis) for call in calls}
     found: dict[str, Scores] = {}
     for group in groups:
         readers = [
@@ -95,7 +97,7 @@ def by_elimination(
             for call, member in consumers(group, calls)
             if call.op.index in grams
         ]
-        if readers and all(m.blocks == 1 for m in group.members):  # else some readers are not seen
+        if readers and not any(m.blocks > 1 and (m.tensor, m.axis) in read for m in group.members):  # else some are not seen
             found[group.name] = eliminate(readers, group.channels).numpy()
     return found
 
@@ -323,7 +325,8 @@ def _own_effect(
     for member, channel_of in rows:
         gradient = gradients.get(member.tensor)
         if gradient is not None:
-            by_row = (named[member.tensor].detach() * gradient).movedim(member.axis, 0).flatten(1).sum(dim=1).double().cpu()
+            product = named[member.tensor].detach() * gradient
+            by_row = rows_of(product, member.axis, member.blocks).sum(dim=1).double().cpu()
             inside = channel_of >= 0
             total.index_add_(0, channel_of[inside], by_row[inside])
     return total

@@ -35,6 +35,7 @@ MAX_AT_ONCE = 1 << 22  # entries of a feature map that are decomposed at a time
 class Sums:
     """Running sums over the feature maps of one layer, [C] each; `moments` [C, F, F] of maps that are no images."""
 
+    channels: int
     channel_axis: int  # counted from the end
     sample_axis: int | None
     window: int | None  # None: two or more spatial axes
@@ -44,6 +45,10 @@ class Sums:
     zeros: Tensor | None = None
     nuclear: Tensor | None = None
     moments: Tensor | None = None
+
+    @property
+    def form(self) -> tuple[int | None, ...]:
+        return self.channels, self.channel_axis, self.sample_axis, self.window
 
     def add(self, y: Tensor, samples: int, nuclear: bool) -> None:
         y = self._by_channel(y)
@@ -117,10 +122,10 @@ def observe_features(
         size = len(batch)
         run_tapped(copy, batch.inputs, Tap(subject.trace, jobs, look))
         seen += size
-    return _results(subject, jobs), seen
+    return _results(jobs), seen
 
 
-def _results(subject: Subject, jobs: dict[int, tuple[Axis, Sums]]) -> dict[Axis, Features]:
+def _results(jobs: dict[int, tuple[Axis, Sums]]) -> dict[Axis, Features]:
     found: dict[Axis, Features] = {}
     for key, sums in {id(sums): (key, sums) for key, sums in jobs.values()}.values():
         if not sums.entries:
@@ -132,7 +137,7 @@ def _results(subject: Subject, jobs: dict[int, tuple[Axis, Sums]]) -> dict[Axis,
                 f"parameter {key[0]!r}",
                 "look for such values in the data, or use 'l2_norm'",
             )
-        found[key] = _on_axis(features, subject.tensors[key[0]].shape[key[1]])
+        found[key] = features
     return found
 
 
@@ -151,21 +156,9 @@ def _jobs(subject: Subject, nuclear: bool) -> dict[int, tuple[Axis, Sums]]:
         channels = shape[call.channel_axis]
         positions = math.prod(shape) // max(channels * (1 if sample is None else shape[sample]), 1)
         limit = max(math.isqrt(MAX_MOMENTS // (flat * channels)), 1) if n < 2 else 1
-        sums = Sums(call.channel_axis, sample, min(max(positions, 1), limit) if n < 2 else None)
+        sums = Sums(channels, call.channel_axis, sample, min(max(positions, 1), limit) if n < 2 else None)
         key = (call.weight, call.out_axis)
         known = by_weight.setdefault(key, sums)
-        if (known.channel_axis, known.sample_axis, known.window) == (sums.channel_axis, sums.sample_axis, sums.window):
+        if known.form == sums.form:
             found[op.index] = (key, known)  # calls on other shapes than the first have no common map
     return found
-
-
-def _on_axis(features: Features, length: int) -> Features:
-    """Of a grouped transposed convolution, whose weight has one entry for the same channel of every group: their mean."""
-
-    def fold(t: Tensor | None) -> Tensor | None:
-        return t if t is None or len(t) == length else t.reshape(-1, length).mean(dim=0)
-
-    magnitude, zeros = fold(features.magnitude_C), fold(features.zeros_C)
-    assert magnitude is not None
-    assert zeros is not None
-    return Features(magnitude, zeros, fold(features.nuclear_C))

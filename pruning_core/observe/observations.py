@@ -71,10 +71,10 @@ def _data(calibration: Calibration | None, wanted: frozenset[str]) -> Calibratio
 
 
 def gamma_of(subject: Subject) -> dict[Axis, Tensor]:
-    """(weight, output axis) -> |gamma| of the BatchNorm behind the layer, [C]; the mean where calls have several."""
+    """(weight, output axis) -> |gamma| of the BatchNorm behind the layer, [C] outputs; the mean where calls have several."""
     found: dict[Axis, Tensor] = {}
-    for (weight, axis), names in gammas(subject.trace).items():
-        length = subject.tensors[weight].shape[axis]
-        scales = [subject.tensors[name].detach().float().abs().reshape(-1, length).mean(dim=0) for name in names]
-        found[weight, axis] = torch.stack(scales).mean(dim=0)
+    for key, names in gammas(subject.trace).items():
+        scales = [subject.tensors[name].detach().float().abs() for name in names]
+        if len({len(scale) for scale in scales}) == 1:  # else calls in different groups share the weight
+            found[key] = torch.stack(scales).mean(dim=0)
     return found

@@ -20,6 +20,19 @@ def test_table_of_a_residual_net() -> None:
     assert "layer" in str(report).splitlines()[0]
 
 
+def test_transposed_convolutions_are_as_wide_as_their_outputs() -> None:
+    """Grouped, the weight holds three; depthwise, it follows its producer and still has a row of its own."""
+    up = nn.ConvTranspose2d(8, 6, 2, 2, groups=2)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 8, 2, 2, groups=8), up, nn.Conv2d(6, 4, 1)).eval()
+    rows = {row.name: row for row in pc.inspect(net, torch.randn(2, 3, 6, 6)).layers}
+    assert {name: (row.width, row.prunable, row.group) for name, row in rows.items()} == {
+        "0": (8, 8, "0"),
+        "1": (8, 8, "0"),
+        "2": (6, 6, "2"),
+        "3": (4, 0, ""),
+    }
+
+
 def test_exclude_include_and_ratios() -> None:
     net = NETS["conv_stack"]
 

@@ -71,6 +71,8 @@ def _grouped(ctx: Context, channels: Any, weight: Sym, groups: int, transposed: 
         lead = heads[:, 0]
         links.lock(weight.axes[1], f"channels inside the groups of {links.where()}")
         if out_axis is None:
+            if per_in == per_out:  # else the rows are not as many as the outputs
+                links.emit(weight.axes[0])
             return lead.repeat(per_out)
         outs = out_axis.reshape(groups, per_out)
         for j in range(per_out):
@@ -84,7 +86,7 @@ def _grouped(ctx: Context, channels: Any, weight: Sym, groups: int, transposed: 
         links.join(position, grid[g])
     if out_axis is None:
         links.read(channels)
-        links.emit(weight.axes[1])
+        links.emit(weight.axes[1], blocks=groups)
         tiled = weight.axes[1][None].repeat(groups, axis=0)
         return tiled.reshape(-1)
     contract(ctx, position, weight.axes[1])

@@ -131,6 +131,44 @@ def test_each_group_of_a_convolution_keeps_its_own_best_inputs() -> None:
     torch.testing.assert_close(pruned[2].weight[3:], model[2].weight[3:, [1, 2]])
 
 
+def transposed() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ConvTranspose2d(8, 6, 2, 2, groups=2), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1)
+    )
+
+
+def with_output_norms(layer: nn.ConvTranspose2d, norms: list[float]) -> None:
+    """Outputs whose weights have these lengths, group after group."""
+    rows = layer.weight.data.unflatten(0, (layer.groups, -1))  # [G, I, O, *K]
+    rows *= (torch.tensor(norms).reshape(layer.groups, -1) / rows.square().sum(dim=(1, 3, 4)).sqrt())[:, None, :, None, None]
+
+
+def test_each_group_of_a_transposed_convolution_keeps_its_own_best_outputs() -> None:
+    """Of group 0 the best is 2, of group 1 it is 0. Its weight holds both at the same place of other rows."""
+    model = seeded(transposed)()
+    with_output_norms(model[2], [1, 2, 8, 9, 3, 4])
+    spec = replace(EXACT, ratio=0.6, exclude=("0",))
+    result = pc.prune(model, torch.randn(2, 3, 6, 6), spec, check="numeric")
+    pruned = result.model
+    torch.testing.assert_close(pruned[2].weight, torch.cat([model[2].weight[:4, [2]], model[2].weight[4:, [0]]]))
+    torch.testing.assert_close(pruned[2].bias, model[2].bias[[2, 3]])
+    torch.testing.assert_close(pruned[3].running_var, model[3].running_var[[2, 3]])
+    torch.testing.assert_close(pruned[4].weight, model[4].weight[:, [2, 3]])
+    assert [(cut.width, cut.positions, cut.apart) for cut in result.plan.cuts] == [(3, 2, True)]
+    assert not result.plan.notes
+
+
+@pytest.mark.parametrize(("policy", "want"), [("sum", [10.0, 5.0, 12.0]), ("average", [5.0, 2.5, 6.0])])
+def test_outputs_that_go_together_are_scored_group_by_group(policy: str, want: list[float]) -> None:
+    """1 + 9, 2 + 3 and 8 + 4, and not the length of both together."""
+    model = seeded(transposed)()
+    with_output_norms(model[2], [1, 2, 8, 9, 3, 4])
+    spec = replace(EXACT, normalizer="none", group_policy=policy)
+    found = pc.recommend(model, torch.randn(2, 3, 6, 6), spec)
+    row = next(row for row in found.rows if row.name == "2")
+    assert (row.width, row.score_min, row.score_max) == (6, pytest.approx(min(want)), pytest.approx(max(want)))
+
+
 def test_under_count_all_parts_lose_what_the_one_with_the_smallest_loss_does() -> None:
     """The four lowest are three of head 0 and one of head 1: each loses one."""
     model = seeded(Attention)()
@@ -142,7 +180,8 @@ def test_under_count_all_parts_lose_what_the_one_with_the_smallest_loss_does() -
 @pytest.mark.parametrize("policy", ["none", "count"])
 @pytest.mark.parametrize("criterion", ["taylor", "reconstruction", "nuclear_norm"])
 def test_every_kind_of_criterion_and_several_rounds(criterion: str, policy: str) -> None:
-    for model, x in ((seeded(Attention)(), TOKENS), (seeded(grouped)(), torch.randn(2, 3, 6, 6))):
+    image = torch.randn(2, 3, 6, 6)
+    for model, x in ((seeded(Attention)(), TOKENS), (seeded(grouped)(), image), (seeded(transposed)(), image)):
         wide = x.repeat(8, *[1] * (x.ndim - 1)) + 0.1 * torch.randn(16, *x.shape[1:])
         answers = model(wide).argmax(1)
         data = pc.Calibration([(wide, answers)], labelled=True)
@@ -268,6 +307,16 @@ def test_channels_by_index_go_from_their_own_parts() -> None:
     assert not result.plan.notes
     with pytest.raises(pc.SpecError, match="lose different numbers"):
         pc.plan(model, TOKENS, replace(spec, index={"v": "0, 1, 6"}))
+
+
+def test_outputs_of_a_transposed_convolution_by_index() -> None:
+    """They are numbered as they come out: 1 and 5 are the second of group 0 and the third of group 1."""
+    model = seeded(transposed)()
+    spec = pc.PruningSpec(index={"2": "1, 5"}, group_policy="none")
+    pruned = pc.prune(model, torch.randn(2, 3, 6, 6), spec, check="numeric").model
+    torch.testing.assert_close(pruned[4].weight, model[4].weight[:, [0, 2, 3, 4]])
+    tied = pc.prune(model, torch.randn(2, 3, 6, 6), replace(spec, index={"2": "1, 4"}, group_policy="sum")).model
+    torch.testing.assert_close(tied[4].weight, model[4].weight[:, [0, 2, 3, 5]])
 
 
 @pytest.mark.parametrize("order", [(0, 0, 2, 3), (1, 2, 3, 4), (0.0, 1.0, 2.0, 3.0)])
