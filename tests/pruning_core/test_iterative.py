@@ -16,7 +16,7 @@ from pruning_core.coupling.groups import ChannelGroup, Member
 from pruning_core.iterative import composed, originals
 from pruning_core.plan import TensorSlice
 from tests.awkward import AWKWARD
-from tests.models import NETS
+from tests.models import NETS, seeded
 
 
 def test_slices_of_slices_in_the_positions_of_the_original() -> None:
@@ -192,3 +192,16 @@ def test_heads_end_where_one_shot_does() -> None:
     for ratio in 0.3, 0.5, 0.75:
         once, in_steps = (pc.PruningSpec(ratio=ratio, min_channels=1, steps=steps) for steps in (1, 4))
         assert widths_by(model, x, in_steps) == widths_by(model, x, once)
+
+
+@pytest.mark.parametrize("policy", ["sum", "none"])
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+def test_groups_stay_groups_when_rounds_leave_one_channel_of_each(layer: type[nn.Module], policy: str) -> None:
+    """Whole ones would go in the next round, which no single plan does."""
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(3, 12, 1), layer(12, 12, 3, groups=4), nn.ReLU(), nn.Conv2d(12, 5, 1)))()
+    spec = pc.PruningSpec(
+        ratio=0.8, criterion="l2_norm", allocator="uniform", min_channels=2, round_to=1, group_policy=policy
+    )
+    one, three = (pc.prune(net, torch.randn(2, 3, 6, 6), replace(spec, steps=n), check="numeric").model for n in (1, 3))
+    assert three[1].groups == three[1].in_channels == 4
+    assert [p.shape for p in three.parameters()] == [p.shape for p in one.parameters()]

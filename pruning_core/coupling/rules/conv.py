@@ -54,7 +54,7 @@ def _grouped(ctx: Context, channels: Any, weight: Sym, groups: int, transposed: 
     per_in, per_out = len(channels) // groups, (weight.shape[1] if transposed else weight.shape[0] // groups)
     options = [1, 0] if per_in > 1 else [0]
     taken = 0
-    if (per_in > 1 or per_out > 1) and (groups > 1 or ctx.is_decided):
+    if ctx.is_decided or (groups > 1 and (per_in > 1 or per_out > 1)):  # decided: rounds may have left one channel of each
         taken = ctx.choose("groups", (groups, per_in), options, channels)
     if taken < 0:
         links.lock_axes((channels, *weight.axes[:2]), f"no factor of the groups can stay prunable in {links.where()}")
