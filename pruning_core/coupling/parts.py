@@ -111,27 +111,17 @@ def _rows_on(member: Member, other: Analysis) -> Ids:
 
 
 def _mixed(group: ChannelGroup, is_part: NDArray[np.bool_], analysis: Analysis, other: Analysis) -> bool:
-    """Whether a call sums over the parts of each position: an attention does over the positions of each head.
-
-    Not so where its result has them again, as that of a grouped transposed convolution.
-    """
+    """Whether a call sums over the parts of each position: an attention does over the positions of each head."""
     mine = np.zeros(int(analysis.labels.max()) + 1, dtype=bool)
     mine[group.labels] = True
 
     def holds(axes: Sequence[Ids]) -> bool:
         return any(not is_fixed(ids) and mine[analysis.labels[ids]].any() for ids in axes)
 
-    def tells(index: int) -> bool:
-        """Whether a value has the group's positions, and the part of each beside it."""
-        pairs = zip(analysis.axes[index], other.axes[index], strict=True)
-        parts = [is_part[other.labels[new]][mine[analysis.labels[ids]]] for ids, new in pairs if not is_fixed(ids)]
-        return bool(parts) and bool(np.concatenate(parts).all()) and any(map(len, parts))
-
     return any(
         any(not is_fixed(ids) and is_part[other.labels[ids]].any() for ids in other.reads.get(op.index, ()))
         and not holds(analysis.reads.get(op.index, ()))
         and any(holds(analysis.axes[value.index]) for value in op.inputs())
-        and not any(tells(value.index) for value in op.outputs())
         for op in analysis.trace.ops
     )
 

@@ -205,3 +205,13 @@ def test_groups_stay_groups_when_rounds_leave_one_channel_of_each(layer: type[nn
     one, three = (pc.prune(net, torch.randn(2, 3, 6, 6), replace(spec, steps=n), check="numeric").model for n in (1, 3))
     assert three[1].groups == three[1].in_channels == 4
     assert [p.shape for p in three.parameters()] == [p.shape for p in one.parameters()]
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+def test_groups_of_a_norm_stay_groups_too(groups: int) -> None:
+    """Two lose channels of each down to the last, six go as a whole down to the last: rounds end where one step does."""
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(3, 12, 1), nn.GroupNorm(groups, 12), nn.ReLU(), nn.Conv2d(12, 5, 1)))()
+    spec = pc.PruningSpec(ratio=0.95, criterion="l2_norm", allocator="uniform", min_channels=1, round_to=1)
+    one, four = (pc.prune(net, torch.randn(2, 3, 6, 6), replace(spec, steps=n)).model for n in (1, 4))
+    assert four[1].num_groups == one[1].num_groups
+    assert [p.shape for p in four.parameters()] == [p.shape for p in one.parameters()]

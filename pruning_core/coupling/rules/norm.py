@@ -56,9 +56,10 @@ def _groups(ctx: Context, x: Sym, groups: int, weight: Sym | None, bias: Sym | N
     size = len(ids) // groups
     options = [0, 1] if groups >= size else [1, 0]
     options = [k for k in options if (groups, size)[k] > 1]
-    if not options:
+    if not options and not ctx.is_decided:
         return
-    taken = ctx.choose("norm_groups", (groups, size), options, ids) if len(options) > 1 else options[0]
+    free = len(options) < 2 and not ctx.is_decided
+    taken = options[0] if free else ctx.choose("norm_groups", (groups, size), options, ids)
     if taken < 0:
         ctx.links.lock(ids, f"no factor of the normalisation groups can stay prunable in {ctx.links.where()}")
         return
