@@ -38,12 +38,7 @@ def fold(
     for call in layer_calls(trace):
         axes = prediction.analysis.tensor_axes(call.weight)
         keeps = torch.from_numpy(np.array(prediction.keeps[axes[call.in_axis]]))
-        if (
-            call.op.index not in grams
-            or bool(keeps.all())
-            or not call.only
-            or (call.kind == "transposed" and call.groups > 1)
-        ):
+        if call.op.index not in grams or bool(keeps.all()) or not call.only:
             continue
         if call.groups > 1 and not _same_inputs(prediction, call):
             continue
@@ -53,7 +48,9 @@ def fold(
         bias = after[call.bias] if call.bias else mean
         scale = _rescaled(rows.index_select(call.in_axis, keeps.nonzero()[:, 0]), after[call.weight])
         constant = None if bias is None else _Constant(bias, -1 if bias is mean else 1)
-        found.append(_fold_one(call, rows, keeps, grams[call.op.index], after[call.weight], constant, scale))
+        inputs = keeps.reshape(call.groups if call.kind == "transposed" else 1, -1)  # the same for all, or group by group
+        keeps_GI = inputs.expand(call.groups, -1)
+        found.append(_fold_one(call, rows, keeps_GI, grams[call.op.index], after[call.weight], constant, scale))
     return tuple(found)
 
 
@@ -78,30 +75,29 @@ def _rescaled(expected: Tensor, found: Tensor) -> float:
 
 
 def _fold_one(
-    call: LayerCall, rows: Tensor, keeps: Tensor, gram: Gram, weight: Tensor, constant: _Constant | None, scale: float
+    call: LayerCall, rows: Tensor, keeps_GI: Tensor, gram: Gram, weight: Tensor, constant: _Constant | None, scale: float
 ) -> Repair:
-    gone, kept = (~keeps).nonzero()[:, 0], keeps.nonzero()[:, 0]
     moment = gram.xx / gram.rows
-    by_input = rows.movedim(call.in_axis, 0)  # [I, O, *K], or [I, O of all groups, *K]
-    parts = torch.split(by_input, by_input.shape[1] // len(moment), dim=1)
-    mended, constants = [], []
+    mended, constants, inputs = [], [], []
     before = after = energy = 0.0
-    for g, part in enumerate(parts):
-        flat = part.flatten(1)  # [I, R]
+    for g, (flat, keeps) in enumerate(zip(call.by_input(rows, call.groups), keeps_GI, strict=True)):  # flat [I, R]
+        gone, kept = (~keeps).nonzero()[:, 0], keeps.nonzero()[:, 0]
         with_one = torch.cat([kept, torch.tensor([len(keeps)])]) if constant is not None else kept
         shares = repair(moment[g], gone, with_one, constant is not None)  # [gone, kept (+ 1)]
         moved = shares.T @ flat[gone]
-        mended.append((flat[kept] + moved[: len(kept)]).reshape(len(kept), *part.shape[1:]))
-        constants.append(moved[-1].reshape(part.shape[1], -1).sum(dim=1))
+        mended.append(flat[kept] + moved[: len(kept)])
+        constants.append(moved[-1])
+        inputs.append(_is_constant(moment[g])[kept])
         change = torch.zeros(len(keeps) + 1, flat.shape[1], dtype=torch.float64)
         change[gone] = -flat[gone]
         before += float((change * (moment[g] @ change)).sum())
         change[with_one] += moved
         after += float((change * (moment[g] @ change)).sum())
         energy += float((flat * (moment[g, :-1, :-1] @ flat)).sum())
-    weight.data.copy_(torch.cat(mended, dim=1).movedim(0, call.in_axis) * scale)
+    weight.data.copy_(call.from_input(torch.stack(mended), tuple(weight.shape)) * scale)
     if constant is not None:
-        constant.tensor.data += constant.sign * (torch.cat(constants) * scale).to(constant.tensor)
+        by_output = torch.cat(constants).reshape(len(constant.tensor), -1).sum(dim=1) * call.share_of_kernel
+        constant.tensor.data += constant.sign * (by_output * scale).to(constant.tensor)
     energy = max(energy, 1e-30)
     return Repair(
         call.weight,
@@ -109,13 +105,13 @@ def _fold_one(
         RIDGE,
         before / energy,
         after / energy,
-        len(moment) * len(kept),
-        int(_is_constant(moment)[:, kept].sum()),
+        sum(map(len, inputs)),
+        int(torch.cat(inputs).sum()),
     )
 
 
 def _is_constant(moment: Tensor) -> Tensor:
-    """[G, inputs]: whose variance is nothing, as far as sums in single precision can tell."""
-    squares = moment.diagonal(dim1=1, dim2=2)[:, :-1]
-    found: Tensor = squares - moment[:, :-1, -1].square() <= 1e-6 * squares
+    """[I]: whose variance is nothing, as far as sums in single precision can tell."""
+    squares = moment.diagonal()[:-1]
+    found: Tensor = squares - moment[:-1, -1].square() <= 1e-6 * squares
     return found

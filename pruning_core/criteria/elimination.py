@@ -25,13 +25,15 @@ class Reader:
     """One consumer of a channel group. G convolution groups, D inputs of each, R outputs times kernel positions.
 
     gram [G, D, D]: mean of x x^T (the last input may be a `constant`); weight [G, D, R], in units in which an error of
-    1 counts alike in every consumer; members [C, P]: the inputs that belong to each channel.
+    1 counts alike in every consumer; members [C, P]: the inputs that belong to each channel; channels [C]: which of the
+    group these are, all of them if not given.
     """
 
     gram: Tensor
     weight: Tensor
     members: Tensor
     constant: bool = False
+    channels: Tensor | None = None
 
 
 def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
@@ -41,7 +43,7 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
     is smallest: tr(W_i^T (H_ii)^-1 W_i) with H the inverse Gram matrix; then W and H are updated. Later removals cost
     more, so damages are made to rise along that order, be it by a hair: equal ones would be taken in another.
     """
-    states = [_State.of(reader) for reader in readers]
+    states = [_State.of(reader, channels) for reader in readers]
     damage = torch.zeros(channels, dtype=torch.float64)
     left = torch.ones(channels, dtype=torch.bool)
     at_once = -(-channels // STEPS)
@@ -49,7 +51,7 @@ def eliminate(readers: Sequence[Reader], channels: int) -> Tensor:
     while bool(left.any()):
         costs = torch.zeros(channels, dtype=torch.float64)
         for state in states:
-            costs += state.costs()
+            costs[state.channels] += state.costs()
         costs[~left] = torch.inf
         cheapest = costs.argsort(stable=True)[: min(LOOKED_AT * at_once if at_once > 1 else 1, int(left.sum()))]
         going = _apart(cheapest, states, at_once)
@@ -107,15 +109,20 @@ class _State:
     inverse: Tensor  # [G, D, D] H
     inner: Tensor  # [G, D, D] W W^T, all that the costs need of the weight
     members: Tensor  # [C, P]
+    channels: Tensor  # [C] of the group
+    place: Tensor  # of each channel of the group among these; -1 of one that is not read
 
     @classmethod
-    def of(cls, reader: Reader) -> _State:
+    def of(cls, reader: Reader, channels: int) -> _State:
         weight = reader.weight.double()
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridged(reader.gram, reader.constant)))
-        return cls(inverse, weight @ weight.transpose(1, 2), reader.members)
+        mine = torch.arange(channels) if reader.channels is None else reader.channels
+        place = torch.full((channels,), -1)
+        place[mine] = torch.arange(len(mine))
+        return cls(inverse, weight @ weight.transpose(1, 2), reader.members, mine, place)
 
     def costs(self) -> Tensor:
-        """[C]: what each channel costs now. Meaningless for one that is gone."""
+        """[C]: what each of its channels costs now. Meaningless for one that is gone."""
         if self.members.shape[1] == 1:
             at = self.members[:, 0]
             diagonals = [m.diagonal(dim1=1, dim2=2)[:, at] for m in (self.inner, self.inverse)]
@@ -128,15 +135,24 @@ class _State:
 
     def ties(self, channels: Tensor) -> Tensor:
         """[n, n] squared partial correlations of these channels: what one takes over of another, given all the rest."""
-        at = self.members[channels]
+        found = torch.zeros(len(channels), len(channels), dtype=torch.float64)
+        read = (self.place[channels] >= 0).nonzero()[:, 0]
+        at = self.members[self.place[channels[read]]]
         between = self.inverse[:, at[:, None], at[None]]  # [G, n, n, P]
         alone = self.inverse[:, at, at]
-        found: Tensor = (between.square() / (alone[:, :, None] * alone[:, None])).amax(dim=(0, 3))
+        if len(read):
+            found[read[:, None], read[None]] = (between.square() / (alone[:, :, None] * alone[:, None])).amax(dim=(0, 3))
         return found
+
+    def inputs_of(self, channels: Tensor) -> Tensor:
+        place = self.place[channels]
+        return self.members[place[place >= 0]].flatten()
 
     def remove(self, channels: Tensor) -> None:
         """Repair the others as well as they can; then the inverse is that of the Gram matrix without these inputs."""
-        at = self.members[channels].flatten()
+        at = self.inputs_of(channels)
+        if not len(at):
+            return
         columns = self.inverse[:, :, at]
         gain = torch.linalg.solve(self.inverse[:, at][:, :, at], columns.transpose(1, 2)).transpose(1, 2)
         cross = self.inner[:, :, at] - gain @ self.inner[:, at][:, :, at] / 2  # so W W^T loses cross gain^T + gain cross^T

@@ -89,31 +89,78 @@ def by_elimination(
 ) -> dict[str, Scores]:
     """Group -> [C] damage in units of its consumers' output energy. Groups that no layer reads are left out."""
     calls = layer_calls(trace)
-    read = {(call.weight, call.in_axis) for call in calls}
     found: dict[str, Scores] = {}
     for group in groups:
         readers = [
-            _reader(call, member, group, grams[call.op.index], tensors)
-            for call, member in consumers(group, calls)
-            if call.op.index in grams
+            reader
+            for reading in readings(group, calls)
+            if reading.call.op.index in grams
+            for reader in _readers(reading, grams[reading.call.op.index], tensors)
         ]
-        if readers and not any(m.blocks > 1 and (m.tensor, m.axis) in read for m in group.members):  # else some are not seen
+        if readers:
             found[group.name] = eliminate(readers, group.channels).numpy()
     return found
 
 
-def consumers(group: ChannelGroup, calls: Sequence[LayerCall]) -> list[tuple[LayerCall, Member]]:
-    """The layers that contract the group's channels."""
-    return [
-        (call, member)
-        for call in calls
-        for member in group.members
-        if member.tensor == call.weight
-        and member.axis == call.in_axis
-        and member.blocks == 1
-        and _members(member, group, 1) is not None
-        and not (call.kind == "transposed" and call.groups > 1)
-    ]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What some convolution groups of a layer read of a channel group: the same channels at the same inputs."""
+
+    groups: Tensor  # [G] of the layer's
+    channels: Tensor  # [C] of the channel group's
+    inputs: Tensor  # [C, P] that belong to each
+
+    def members(self, taps: int) -> Tensor:
+        """[C, P taps]: the same where each kernel position is an input of its own."""
+        return (self.inputs[:, :, None] * taps + torch.arange(taps)).flatten(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One layer that contracts a group's channels. Linear layers and plain convolutions have one part."""
+
+    call: LayerCall
+    parts: tuple[_Part, ...]
+
+
+def readings(group: ChannelGroup, calls: Sequence[LayerCall]) -> list[Reading]:
+    """The layers that contract the group's channels, of those that read as many inputs of each."""
+    found: list[Reading] = []
+    for call in calls:
+        for member in group.members:
+            if (member.tensor, member.axis) == (call.weight, call.in_axis):
+                parts = _parts(call, member, group.channels)
+                if parts:
+                    found.append(Reading(call, parts))
+    return found
+
+
+def _parts(call: LayerCall, member: Member, channels: int) -> tuple[_Part, ...]:
+    """None where a channel has more inputs than others or none, and where it is all that a convolution group reads.
+
+    Then the group's outputs go with it, as those of a depthwise transposed convolution do.
+    """
+    rows = call.groups if call.kind == "transposed" else member.blocks
+    if call.groups % rows or member.blocks not in {1, rows}:
+        return ()
+    channel_of = member.channel_of.reshape(rows, -1).repeat(call.groups // rows, axis=0)  # [G, I]
+    alone = (channel_of == channel_of[:, :1]).all(axis=1) & (channel_of[:, 0] >= 0)
+    if call.groups > 1 and alone.any():
+        return ()
+    counts = [np.bincount(row[row >= 0], minlength=channels) for row in channel_of]
+    read = np.max(counts, axis=0)
+    if read.min() != read.max() or not read.max() or any(((n != 0) & (n != read)).any() for n in counts):
+        return ()
+    found: list[_Part] = []
+    different, which = np.unique(channel_of, axis=0, return_inverse=True)
+    for k, row in enumerate(different):
+        mine = np.unique(row[row >= 0])
+        inside = np.flatnonzero(row >= 0)
+        inputs = inside[np.argsort(row[inside], kind="stable")].reshape(len(mine), -1) if len(mine) else inside
+        groups = np.flatnonzero(which.reshape(-1) == k)
+        if len(mine):
+            found.append(_Part(*map(torch.from_numpy, (groups, mine, inputs))))
+    return tuple(found)
 
 
 def _taps(call: LayerCall, gram: Gram) -> int:
@@ -121,47 +168,29 @@ def _taps(call: LayerCall, gram: Gram) -> int:
     return (gram.xx.shape[1] - 1) // call.inputs
 
 
-def _members(member: Member, group: ChannelGroup, taps: int) -> Tensor | None:
-    """[C, P] inputs that belong to each channel; None where the channels have different numbers of them."""
-    inside = np.flatnonzero(member.channel_of >= 0)
-    counts = np.bincount(member.channel_of[inside], minlength=group.channels)
-    if counts.min() != counts.max() or not counts.max():
-        return None
-    order = inside[np.argsort(member.channel_of[inside], kind="stable")]
-    positions = torch.from_numpy(order.reshape(group.channels, -1, 1))
-    return (positions * taps + torch.arange(taps)).flatten(1)
-
-
-def _reader(call: LayerCall, member: Member, group: ChannelGroup, gram: Gram, tensors: Mapping[str, Tensor]) -> Reader:
+def _readers(reading: Reading, gram: Gram, tensors: Mapping[str, Tensor]) -> list[Reader]:
+    call = reading.call
     moment, taps = gram.xx / gram.rows, _taps(call, gram)
     weight = _by_input(call, tensors[call.weight], taps)  # [G, I, R]
     energy = torch.einsum("gir,gij,gjr->", weight, moment[:, :-1, :-1], weight).clamp_min(1e-30)
     with_constant = torch.cat([weight / energy.sqrt(), torch.zeros_like(weight[:, :1])], dim=1)
-    members = _members(member, group, taps)
-    assert members is not None
-    return Reader(moment, with_constant, members, constant=True)
+    return [
+        Reader(moment[p.groups], with_constant[p.groups], p.members(taps), constant=True, channels=p.channels)
+        for p in reading.parts
+    ]
 
 
 def _by_input(call: LayerCall, weight: Tensor, taps: int) -> Tensor:
     """[G, I, R]: the weight by input, outputs flattened, and kernel positions where they are no inputs (`taps` 1)."""
     weight = weight.detach().double().cpu()
-    if taps > 1:
-        return call.to_matrix(weight, call.groups).transpose(1, 2)
-    if call.kind != "conv":
-        return weight.movedim(call.in_axis, 0).flatten(1)[None]
-    split = weight.reshape(call.groups, weight.shape[0] // call.groups, *weight.shape[1:])
-    return split.transpose(1, 2).flatten(2)
+    return call.to_matrix(weight, call.groups).transpose(1, 2) if taps > 1 else call.by_input(weight, call.groups)
 
 
 def _as_weight(call: LayerCall, by_input: Tensor, shape: Sequence[int], taps: int) -> Tensor:
     """The inverse of `_by_input`."""
     if taps > 1:
         return call.from_matrix(by_input.transpose(1, 2), tuple(shape))
-    if call.kind != "conv":
-        inner = (shape[call.in_axis], *(n for axis, n in enumerate(shape) if axis != call.in_axis))
-        return by_input[0].reshape(inner).movedim(0, call.in_axis)
-    split = by_input.reshape(call.groups, shape[1], shape[0] // call.groups, *shape[2:])
-    return split.transpose(1, 2).reshape(tuple(shape))
+    return call.from_input(by_input, tuple(shape))
 
 
 def at_the_outputs(
@@ -221,13 +250,12 @@ def _changed(
 ) -> _Group:
     order = damage.argsort(stable=True)
     found = []
-    for call, member in consumers(group, calls):
+    for reading in readings(group, calls):
+        call = reading.call
         gram = grams.get(call.op.index)
         if gram is None:
             continue
         taps = _taps(call, gram)
-        members = _members(member, group, taps)
-        assert members is not None
         moment, weight = gram.xx / gram.rows, named[call.weight]
         by_input = _by_input(call, weight, taps).float()
         size = moment.shape[1] - (call.bias is None)
@@ -235,12 +263,16 @@ def _changed(
         bias = named.get(call.bias or "")
         shift = None if bias is None else torch.zeros(len(FRACTIONS), bias.numel())
         for k, fraction in enumerate(FRACTIONS):
-            gone = members[order[: max(1, int(fraction * group.channels))]].flatten().sort().values
-            shares = _shares(moment[:, :size, :size], gone, call.bias is not None)  # [G, gone, size]
-            moved = shares.transpose(1, 2) @ by_input[:, gone]  # [G, size, R]
+            gone = torch.zeros(group.channels, dtype=torch.bool)
+            gone[order[: max(1, int(fraction * group.channels))]] = True
+            moved = torch.zeros(len(moment), size, by_input.shape[2])  # [G, size, R]
+            for part in reading.parts:
+                inputs = part.members(taps)[gone[part.channels]].flatten().sort().values
+                shares = _shares(moment[part.groups, :size, :size], inputs, call.bias is not None)  # [G, gone, size]
+                moved[part.groups] = shares.transpose(1, 2) @ by_input[part.groups][:, inputs]
             change[k] = _as_weight(call, moved[:, : by_input.shape[1]], weight.shape, taps).flatten()
             if shift is not None:
-                shift[k] = moved[:, -1].reshape(shift.shape[1], -1).sum(dim=1)
+                shift[k] = moved[:, -1].reshape(shift.shape[1], -1).sum(dim=1) * call.share_of_kernel
         found.append(_Change(call, change, shift))
     return _Group(damage, found)
 

@@ -6,6 +6,7 @@ group; K = I * T.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,28 @@ class LayerCall:
         groups, out = matrix.shape[:2]
         inner = matrix.reshape(groups, out, shape[0] // groups, *shape[2:]).transpose(1, 2)
         return inner.reshape(shape).flip(tuple(range(2, len(shape))))
+
+    def by_input(self, weight: Tensor, groups: int) -> Tensor:
+        """The weight as [G, I, R]: of each input, outputs and kernel positions flattened."""
+        if self.kind == "linear":
+            return (weight.T if self.out_axis == 0 else weight)[None]
+        if self.kind == "transposed":
+            return weight.reshape(groups, weight.shape[0] // groups, -1)
+        return weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:]).transpose(1, 2).flatten(2)
+
+    def from_input(self, by_input: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The inverse of `by_input`."""
+        if self.kind == "linear":
+            return by_input[0].T if self.out_axis == 0 else by_input[0]
+        if self.kind == "transposed":
+            return by_input.reshape(shape)
+        groups = len(by_input)
+        return by_input.reshape(groups, shape[1], shape[0] // groups, *shape[2:]).transpose(1, 2).reshape(shape)
+
+    @property
+    def share_of_kernel(self) -> float:
+        """How much of its kernel one output position sees: of a transposed convolution of stride s, 1 / s per axis."""
+        return 1 / math.prod(self._sizes("stride")) if self.kind == "transposed" else 1.0
 
     def positions(self, output_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The axes of the output that count rows, without the channels."""

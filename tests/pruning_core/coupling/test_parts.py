@@ -1,5 +1,6 @@
 """Parts of a split axis that lose positions of their own: heads, and the inputs of grouped convolutions."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -252,10 +253,10 @@ def test_channels_that_are_balanced_in_two_ways_are_tied(groups: tuple[int, int]
 
 
 class TwoReaders(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, layer: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.a, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(6, 4, 1)
-        self.grouped, self.dense = nn.Conv2d(8, 6, 3, groups=2, padding=1), nn.Conv2d(8, 6, 1)
+        self.grouped, self.dense = layer(8, 6, 3, groups=2, padding=1), nn.Conv2d(8, 6, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
@@ -263,15 +264,36 @@ class TwoReaders(nn.Module):
 
 
 @pytest.mark.parametrize("policy", ["sum", "none", "count"])
-def test_a_grouped_reader_has_its_say_beside_a_dense_one(policy: str) -> None:
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_grouped_reader_has_its_say_beside_a_dense_one(layer: Callable[..., nn.Module], policy: str) -> None:
     """The grouped one needs 2, 3, 6, 7, and is a thousand times as loud."""
     torch.manual_seed(0)
-    model, images = TwoReaders().eval(), torch.randn(64, 3, 6, 6)
+    model, images = TwoReaders(layer).eval(), torch.randn(64, 3, 6, 6)
     with torch.no_grad():
-        model.grouped.weight.mul_(10)[:, :2] = 0
+        model.grouped.weight.mul_(10)
+        model.grouped.weight[([0, 1, 4, 5],) if layer is nn.ConvTranspose2d else (slice(None), [0, 1])] = 0
         model.dense.weight.mul_(0.1)[:, [2, 3, 6, 7]] *= 0.01
     spec = replace(EXACT, criterion="reconstruction", group_policy=policy, compensation="none", exclude=("grouped", "dense"))
     assert pc.plan(model, images[:2], spec, images).rows_kept("a.weight") == (2, 3, 6, 7)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("allocator", ["uniform", "slamp"])
+def test_each_group_of_a_reader_gives_up_what_it_can_mend(layer: Callable[..., nn.Module], allocator: str) -> None:
+    """In group 0 channel 1 is twice channel 0, in group 1 channel 7 is half of channel 5: one of each pair goes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), layer(8, 6, 3, groups=2, padding=1), nn.Conv2d(6, 4, 1)).eval()
+    with torch.no_grad():
+        for one, other, factor in ((1, 0, 2.0), (7, 5, 0.5)):
+            model[0].weight[one], model[0].bias[one] = factor * model[0].weight[other], factor * model[0].bias[other]
+    images = torch.randn(64, 8, 6, 6)
+    spec = replace(EXACT, ratio=0.25, criterion="reconstruction", allocator=allocator, exclude=("1",))
+    kept = pc.plan(model, images[:2], spec, images).rows_kept("0.weight")
+    assert kept is not None
+    gone = set(range(8)) - set(kept)
+    assert gone & {0, 1}
+    assert gone & {5, 7}
+    assert len(gone) == 2
 
 
 class Insistent(nn.Module):

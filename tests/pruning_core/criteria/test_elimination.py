@@ -44,6 +44,21 @@ def test_each_removal_costs_what_least_squares_says() -> None:
         last = now
 
 
+def test_readers_of_some_channels_are_one_that_sees_no_more_of_them() -> None:
+    """Two groups of a convolution, each with channels of its own: the Gram matrix of all, without what lies between."""
+    x, w = sample(200, 8, 4)
+    gram = x.T @ x / len(x)
+    gram[:4, 4:] = gram[4:, :4] = 0
+    whole = eliminate([Reader(gram[None], w[None], torch.arange(8)[:, None])], 8)
+    halves = [
+        Reader(
+            gram[None, k : k + 4, k : k + 4], w[None, k : k + 4], torch.arange(4)[:, None], channels=torch.arange(k, k + 4)
+        )
+        for k in (0, 4)
+    ]
+    torch.testing.assert_close(eliminate(halves, 8), whole)
+
+
 def test_channels_of_several_inputs_and_several_readers_go_as_one() -> None:
     x, w = sample(300, 6, 3)
     other, v = sample(300, 3, 2)

@@ -107,6 +107,7 @@ def test_a_weight_by_input_is_the_weight_again() -> None:
         nn.Conv2d(6, 5, 3),
         nn.Conv2d(6, 4, (3, 1), groups=2),
         nn.ConvTranspose2d(6, 5, 2, stride=2),
+        nn.ConvTranspose2d(6, 4, (3, 1), groups=2),
         nn.Conv1d(6, 5, 1),
         nn.Linear(6, 5),
     ):
