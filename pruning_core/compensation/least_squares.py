@@ -8,6 +8,7 @@ layer is mended for itself, so a layer's repair does not know what the layers be
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from pruning_core.calibration import Calibration
 from pruning_core.compensation.report import Repair
 from pruning_core.compensation.surroundings import mean_behind, readers_of, surroundings
-from pruning_core.criteria.elimination import RIDGE, repair
+from pruning_core.criteria.elimination import RIDGE, repair, with_common_constant
 from pruning_core.observe.calls import LayerCall, layer_calls
 from pruning_core.observe.gram import Gram
 from pruning_core.observe.moments import input_moments
@@ -85,6 +86,8 @@ def _fold_one(
         with_one = torch.cat([kept, torch.tensor([len(keeps)])]) if constant is not None else kept
         shares = repair(moment[g], gone, with_one, constant is not None)  # [gone, kept (+ 1)]
         moved = shares.T @ flat[gone]
+        if constant is not None and call.share_of_kernel < 1:
+            moved = with_common_constant(moved, moment[g], kept, math.prod(weight.shape[2:]))
         mended.append(flat[kept] + moved[: len(kept)])
         constants.append(moved[-1])
         inputs.append(_is_constant(moment[g])[kept])

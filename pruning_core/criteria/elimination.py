@@ -104,6 +104,19 @@ def repair(gram: Tensor, gone: Tensor, kept: Tensor, constant: bool = False) -> 
     return shares
 
 
+def with_common_constant(moved: Tensor, gram: Tensor, kept: Tensor, taps: int) -> Tensor:
+    """[kept + 1, O taps] -> the same, where the constant, the last row, is one number for all kernel positions.
+
+    For outputs that see a part of the kernel each, as those of a strided transposed convolution, and have one bias: what
+    the positions do not have in common goes through the kept inputs, as far as these can stand in for a constant. That
+    is the joint least-squares solution: w_t(c) = w_t + (c_t - c) G_KK^-1 m_K, with c the mean of the c_t.
+    """
+    by_tap = moved[-1].reshape(-1, taps)
+    common = by_tap.mean(dim=1, keepdim=True).expand_as(by_tap)
+    stand_in = repair(gram, torch.tensor([len(gram) - 1]), kept)  # [1, kept]
+    return torch.cat([moved[:-1] + stand_in.T.to(moved) * (by_tap - common).flatten(), common.reshape(1, -1)])
+
+
 @dataclass(slots=True, eq=False)
 class _State:
     inverse: Tensor  # [G, D, D] H

@@ -11,6 +11,7 @@ cannot be differentiated, the consumers' own relative errors stand in.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from pruning_core import tree
 from pruning_core.calibration import Batch, Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
-from pruning_core.criteria.elimination import HAIR, TINY, Reader, eliminate, repair
+from pruning_core.criteria.elimination import HAIR, TINY, Reader, eliminate, repair, with_common_constant
 from pruning_core.criteria.table import ChannelView, criterion, missing, without_data
 from pruning_core.inputs import ExampleInputs
 from pruning_core.normalizers import Scores
@@ -265,16 +266,33 @@ def _changed(
         for k, fraction in enumerate(FRACTIONS):
             gone = torch.zeros(group.channels, dtype=torch.bool)
             gone[order[: max(1, int(fraction * group.channels))]] = True
-            moved = torch.zeros(len(moment), size, by_input.shape[2])  # [G, size, R]
-            for part in reading.parts:
-                inputs = part.members(taps)[gone[part.channels]].flatten().sort().values
-                shares = _shares(moment[part.groups, :size, :size], inputs, call.bias is not None)  # [G, gone, size]
-                moved[part.groups] = shares.transpose(1, 2) @ by_input[part.groups][:, inputs]
+            moved = _moved(reading, moment[:, :size, :size], by_input, gone, taps)
             change[k] = _as_weight(call, moved[:, : by_input.shape[1]], weight.shape, taps).flatten()
             if shift is not None:
                 shift[k] = moved[:, -1].reshape(shift.shape[1], -1).sum(dim=1) * call.share_of_kernel
         found.append(_Change(call, change, shift))
     return _Group(damage, found)
+
+
+def _moved(reading: Reading, moment: Tensor, by_input: Tensor, gone: Tensor, taps: int) -> Tensor:
+    """[G, D, R]: how the weight of each input changes, and the constant where D counts one, once channels are `gone` [C].
+
+    moment [G, D, D]; by_input [G, I, R].
+    """
+    constant = moment.shape[1] > by_input.shape[1]
+    found = torch.zeros(len(moment), moment.shape[1], by_input.shape[2])
+    for part in reading.parts:
+        inputs = part.members(taps)[gone[part.channels]].flatten().sort().values
+        shares = _shares(moment[part.groups], inputs, constant)  # [G, gone, D]
+        found[part.groups] = shares.transpose(1, 2) @ by_input[part.groups][:, inputs]
+        if constant and reading.call.share_of_kernel < 1:
+            is_kept = torch.ones(moment.shape[1], dtype=torch.bool)
+            is_kept[inputs] = False
+            kept = is_kept.nonzero()[:, 0]
+            kernel = math.prod(reading.call.op.args[1].shape[2:])
+            for g in part.groups.tolist():
+                found[g, kept] = with_common_constant(found[g, kept], moment[g], kept[:-1], kernel)
+    return found
 
 
 def _shares(moment: Tensor, gone: Tensor, constant: bool) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.criteria import elimination
-from pruning_core.criteria.elimination import Reader, eliminate, repair
+from pruning_core.criteria.elimination import Reader, eliminate, repair, with_common_constant
 from pruning_core.criteria.reconstruction import FRACTIONS, along_order
 
 
@@ -42,6 +42,27 @@ def test_each_removal_costs_what_least_squares_says() -> None:
         now = least_error(x, w, kept)
         assert float(damage[channel]) == pytest.approx(now - last, rel=1e-6)
         last = now
+
+
+def test_one_constant_for_all_kernel_positions_is_the_joint_least_squares() -> None:
+    """The last of three inputs goes; two outputs of three positions each. NumPy solves for six weights and a bias."""
+    x, w = sample(300, 3, 6)
+    x += torch.tensor([1.0, -2.0, 3.0])
+    with_one = torch.cat([x, torch.ones(300, 1, dtype=torch.float64)], dim=1)
+    gram = with_one.T @ with_one / len(x)
+    kept, gone = torch.tensor([0, 1]), torch.tensor([2])
+    moved = repair(gram, gone, torch.tensor([0, 1, 3]), constant=True).T @ w[2:]
+    found = with_common_constant(moved, gram, kept, taps=3)
+    for output in range(2):
+        mine = slice(3 * output, 3 * output + 3)
+        design = np.zeros((900, 7))
+        for tap in range(3):
+            design[300 * tap : 300 * tap + 300, 2 * tap : 2 * tap + 2] = x[:, :2].numpy()
+        design[:, 6] = 1
+        wanted = (x[:, 2:] @ w[2:, mine]).T.flatten().numpy()
+        best, *_ = np.linalg.lstsq(design, wanted, rcond=None)
+        assert found[:2, mine].T.flatten().tolist() == pytest.approx(best[:6].tolist(), rel=1e-3)
+        assert found[2, mine].tolist() == pytest.approx([best[6]] * 3, rel=1e-3)
 
 
 def test_readers_of_some_channels_are_one_that_sees_no_more_of_them() -> None:
