@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from pruning_core.assignments import Assignments
 
 
-class Constants(TorchFunctionMode):
+class Constants(Assignments):
     """Notes the numbers that Python code makes into tensors: on the meta device they would leave no trace."""
 
     def __init__(self, found: list[tuple[int, Any]], calls: Callable[[], int]) -> None:
@@ -21,10 +23,12 @@ class Constants(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is Tensor.__setitem__ and isinstance(args[2], Number):
+            self.found.append((self.calls(), numbers_of(args[2])))
         if func in _MAKERS:
             made_of = [a for a in (*args, *kwargs.values()) if not isinstance(a, Tensor | torch.device | torch.dtype | bool)]
             self.found.append((self.calls(), tuple([numbers_of(a) for a in made_of if a is not None])))
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 _MAKERS = {

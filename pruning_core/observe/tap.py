@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pruning_core.assignments import Assignments
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
@@ -74,5 +75,5 @@ def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
     fresh = writes.twin(model)
     with quiet_kernels(), torch.inference_mode():
         given = writes.given(inputs, lambda t: tap.kernel(torch.ops.aten.clone.default, (t,), {}))
-        with tap, blaming_data():
+        with Assignments(), tap, blaming_data():
             return call_model(fresh, given)
