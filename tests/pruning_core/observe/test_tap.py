@@ -1,0 +1,30 @@
+"""Live runs are counted as the trace was, whatever memory looks like and wherever they are."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import pruning_core as pc
+from tests.models import seeded
+
+
+class Contiguous(nn.Module):
+    """Ends as attentions of Hugging Face do. On the processor the kernel gives heads back behind the tokens already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(q, k, v)
+        return self.out(heads.transpose(1, 2).contiguous().flatten(2))
+
+
+@pytest.mark.parametrize("compensation", ["none", "least_squares", "sequential"])
+def test_how_a_kernel_lays_out_its_result_does_not_matter(compensation: str) -> None:
+    model, x = seeded(Contiguous)(), torch.randn(2, 5, 8)
+    spec = pc.PruningSpec(ratio=0.5, criterion="activation", min_channels=1, compensation=compensation)
+    result = pc.prune(model, x, spec, [torch.randn(2, 5, 8) for _ in range(8)], check="numeric")
+    assert result.plan.cuts
