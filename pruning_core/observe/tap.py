@@ -14,7 +14,8 @@ from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
 from pruning_core.observe.reading import blaming_data
-from pruning_core.trace import Op, Trace, call_model, is_call, is_skipped, quiet_kernels
+from pruning_core.trace import Op, Trace, Value, call_model, is_call, is_skipped, quiet_kernels
+from pruning_core.twin import named_tensors
 
 Look = Callable[[Op, tuple[Any, ...], Callable[[], Any]], Any]  # (call, arguments, run it) -> its result
 Kernel = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]  # (operator, arguments, keyword arguments) -> its result
@@ -31,6 +32,8 @@ class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace, self.wanted, self.look, self.kernel = trace, frozenset(wanted), look, kernel
         self.at = 0
+        self.missing = {index for index in self.wanted if index < len(trace.ops)}
+        self.named: dict[int, int] = {}  # id of each of the model's tensors -> its value
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -45,8 +48,9 @@ class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
         index = self.at
         if index in self.wanted:
             op = self.trace.ops[index]
-            if op.func is func:
+            if op.func is func and self._reads_the_same(op, args):
                 self.at += 1
+                self.missing.remove(index)
                 return self.look(op, args, lambda: self.kernel(func, args, kwargs))
         result = self.kernel(func, args, kwargs)
         if is_call(func, result):
@@ -54,6 +58,14 @@ class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise other_way(name)
             self.at += 1
         return result
+
+    def _reads_the_same(self, op: Op, args: Any) -> bool:
+        """Whether the model's tensors among the arguments are those of the trace: a router may have left a layer out."""
+        return all(
+            self.named.get(id(tensor), value.index) == value.index
+            for value, tensor in zip(op.args, args, strict=False)
+            if isinstance(value, Value)
+        )
 
 
 def other_way(name: str) -> ModelError:
@@ -75,5 +87,9 @@ def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
     fresh = writes.twin(model)
     with quiet_kernels(), torch.inference_mode():
         given = writes.given(inputs, lambda t: tap.kernel(torch.ops.aten.clone.default, (t,), {}))
+        tap.named = {id(t): tap.trace.tensors[name].index for name, t in named_tensors(fresh).items()}
         with Assignments(), tap, blaming_data():
-            return call_model(fresh, given)
+            outputs = call_model(fresh, given)
+        if tap.missing:
+            raise other_way(tap.trace.ops[min(tap.missing)].name)
+        return outputs

@@ -28,3 +28,22 @@ def test_how_a_kernel_lays_out_its_result_does_not_matter(compensation: str) -> 
     spec = pc.PruningSpec(ratio=0.5, criterion="activation", min_channels=1, reshape_axis="inner", compensation=compensation)
     result = pc.prune(model, x, spec, [torch.randn(2, 5, 8) for _ in range(8)], check="numeric")
     assert result.plan.cuts
+
+
+class Routed(nn.Module):
+    """Which of two equal experts runs depends on the sign of the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.out = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        expert = self.one if x.sum() > 0 else self.two
+        return self.out(expert(x).relu())
+
+
+def test_a_layer_that_stands_in_for_another_is_seen() -> None:
+    """The same calls on the same shapes: only the weights tell. What `two` gives must not count as what `one` does."""
+    model, x = seeded(Routed)(), torch.ones(4, 8)
+    with pytest.raises(pc.ModelError, match="other calls on the calibration data"):
+        pc.prune(model, x, pc.PruningSpec(ratio=0.5, criterion="activation", min_channels=1), [x, -x])
