@@ -19,6 +19,7 @@ from pruning_core import tree
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import VerifyError
 from pruning_core.inputs import ExampleInputs
+from pruning_core.memos import forgotten
 from pruning_core.prediction import Prediction
 from pruning_core.trace import Op, Value, call_model, is_skipped, operator_name, quiet_kernels, real_twin
 from pruning_core.twin import like, named_tensors, twin
@@ -225,7 +226,7 @@ def _error_in(
     muted = _Muted(prediction)
     trace = prediction.analysis.trace
     named = named_tensors(original)
-    with quiet_kernels(), torch.inference_mode():
+    with forgotten(trace.memos), quiet_kernels(), torch.inference_mode():
         for name, tensor in named.items():
             muted.start(tensor, trace.tensors[name])
         with muted:

@@ -22,6 +22,7 @@ from pruning_core.draft import Draft, make_draft, removed_labels, slices_of
 from pruning_core.errors import ModelError, SpecError, VerifyError
 from pruning_core.even import Even, joined
 from pruning_core.fingerprint import fingerprint, tensor_shapes
+from pruning_core.memos import forgotten
 from pruning_core.mend import conv_mends, mend
 from pruning_core.names import named
 from pruning_core.oracle import same_function
@@ -116,7 +117,8 @@ def keeps_function(subject: Subject, draft: Draft) -> bool:
     """Whether the model with its parts put in order still computes what it did. Without values nothing shows."""
     if not draft.reorders or any(t.device.type == "meta" for t in subject.tensors.values()):
         return True
-    return same_function(subject.model, subject.reordered(draft.reorders).model, subject.inputs)
+    with forgotten(subject.trace.memos):
+        return same_function(subject.model, subject.reordered(draft.reorders).model, subject.inputs)
 
 
 def check_prunable(draft: Draft, spec: PruningSpec) -> None:

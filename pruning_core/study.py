@@ -16,6 +16,7 @@ from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.units import Ids
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
+from pruning_core.memos import Memo
 from pruning_core.reorder import Reorder, reordered
 from pruning_core.trace import Trace, meta_twin, real_twin, record
 from pruning_core.twin import like, named_tensors, twin
@@ -44,7 +45,8 @@ class Subject:
         inputs = self.inputs
         if double:
             pruned, inputs = twin(pruned, lambda t: like(t, _in_double(t.detach()))), inputs.map(_in_double)
-        return record(pruned, inputs, named_tensors(pruned), keep_whole=has_rule, real=self.trace.real)
+        trace = self.trace
+        return record(pruned, inputs, named_tensors(pruned), keep_whole=has_rule, real=trace.real, memos=trace.memos)
 
 
 def _in_double(tensor: Tensor) -> Tensor:
@@ -59,12 +61,15 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
     check_model(model)
     tensors = named_tensors(model)
     check_devices(tensors, inputs)
-    copy = meta_twin(model)
-    trace = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=False)
+    trace = _on_meta(model, inputs)
+    if trace.memos:
+        trace = _on_meta(model, inputs, trace.memos)
     if trace.error is not None:
         if any(t.device.type == "meta" for t in tensors.values()):
             raise _cannot_run(trace)
         trace = _on_real_values(model, inputs)
+        if trace.memos:
+            trace = _on_real_values(model, inputs, trace.memos)
         if trace.error is not None:
             raise _cannot_run(trace)
     if not trace.outputs:
@@ -82,23 +87,29 @@ def _pin(model: nn.Module, inputs: ExampleInputs, trace: Trace) -> tuple[str, ..
         return ()
     copy = real_twin(model) if trace.real else meta_twin(model)
     with torch.random.fork_rng(devices=[]):  # a real run draws for its dropout
-        training = record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=trace.real, training=True)
+        named = named_tensors(copy)
+        training = record(copy, inputs, named, keep_whole=has_rule, real=trace.real, training=True, memos=trace.memos)
     if training.error is None:
         trace.pins = pins_of(training, left_out - unread(model, training))
         left_out &= unread(model, training)
     return names_of(model, left_out)
 
 
-def _on_real_values(model: nn.Module, inputs: ExampleInputs) -> Trace:
+def _on_meta(model: nn.Module, inputs: ExampleInputs, memos: tuple[Memo, ...] | None = None) -> Trace:
+    copy = meta_twin(model)
+    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=False, memos=memos)
+
+
+def _on_real_values(model: nn.Module, inputs: ExampleInputs, memos: tuple[Memo, ...] | None = None) -> Trace:
     """The weights are only copied where the forward writes some."""
     copy = real_twin(model)
     named = named_tensors(copy)
     shared = {name for name, t in named.items() if isinstance(t, nn.Parameter)}
-    trace = record(copy, inputs, named, keep_whole=has_rule, real=True, spared=shared)
+    trace = record(copy, inputs, named, keep_whole=has_rule, real=True, spared=shared, memos=memos)
     if shared.isdisjoint(trace.writes.tensors):
         return trace
     copy = real_twin(model, copy=True)
-    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True)
+    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True, memos=memos)
 
 
 def channel_numbers(trace: Trace, tensors: dict[str, Tensor]) -> dict[int, Ids]:

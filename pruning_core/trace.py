@@ -11,7 +11,7 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,7 @@ from pruning_core import tree
 from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
+from pruning_core.memos import Memo, forget, forgotten, remembering
 from pruning_core.twin import like, modules_by_path, named_tensors, twin
 from pruning_core.writes import Writes, does_write, memory_of, written
 
@@ -74,6 +75,7 @@ class Trace:
     pins: dict[tuple[str, int], tuple[Any, str]] = field(default_factory=dict)  # (tensor, axis) -> what stays, and why
     real: bool = False
     writes: Writes = field(default_factory=Writes)
+    memos: tuple[Memo, ...] = ()  # functions that would remember tensors of the run
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did
     key: str = ""
@@ -244,7 +246,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = self.encode(result, outs, is_new=not self.trace.real and name not in _UNSET)
         at, place = len(self.trace.ops), self.stack[-1]
         self.trace.ops.append(Op(at, func, name, in_args, in_kwargs, out, place, self.key, tuple(ins), tuple(outs)))
+        forget(self.trace.memos)
         return result
+
+    def left(self, known: Iterable[Tensor]) -> list[Tensor]:
+        """Tensors of the run that somebody holds who is none of these."""
+        alive = [tensor for ref, _ in self.known.values() if (tensor := ref()) is not None]
+        ids = {id(tensor) for tensor in known}
+        return [tensor for tensor in alive if id(tensor) not in ids]
 
 
 @lru_cache(maxsize=4096)
@@ -324,8 +333,11 @@ def record(
     real: bool,
     training: bool = False,
     spared: Collection[str] = (),
+    memos: tuple[Memo, ...] | None = None,
 ) -> Trace:
     """Run a throw-away module once and write down every call. `names` are its own tensors by name.
+
+    `memos`: functions that remember nothing during the run; if not given, those that do are found, and forget it.
 
     A run that raises ends the trace early: `error` holds the exception and `module` the place. A call that would write
     one of `spared` raises first, and names it in `writes`.
@@ -333,6 +345,7 @@ def record(
     throwaway.train(training)
     recorder = _Recorder(keep_whole)
     trace = recorder.trace
+    trace.memos = memos or ()
     trace.real = trace.writes.inputs = real  # real values may be written where no operator shows it
     given = inputs.map(lambda t: t.detach().clone() if real else t.detach().to("meta"))
     trace.tensors = {name: recorder.value(tensor, is_new=False) for name, tensor in names.items()}
@@ -345,13 +358,21 @@ def record(
     outputs: Any = None
     try:
         constants = Constants(trace.constants, lambda: len(trace.ops))
-        with quiet_kernels(), torch.inference_mode(), _module_paths(throwaway, recorder), device, constants, recorder:
+        quiet = (forgotten(trace.memos), quiet_kernels(), torch.inference_mode())
+        with contextlib.ExitStack() as stack:
+            for context in (*quiet, _module_paths(throwaway, recorder), device, constants, recorder):
+                stack.enter_context(context)
             outputs = call_model(throwaway, given, recorder.enter_node)
     except Exception as exc:
         trace.error = exc.with_traceback(None)
         trace.module, trace.key = recorder.stack[-1], recorder.key
     trace.outputs = [recorder.value(t) for t in tree.held(outputs)]
     trace.returned = tuple(tree.numbers(outputs))
+    if memos is None:
+        trace.memos = remembering(
+            recorder.left((*names.values(), *tree.tensors((given.args, given.kwargs)), *tree.held(outputs)))
+        )
+        forget(trace.memos)
     return trace
 
 

@@ -13,6 +13,7 @@ from pruning_core.assignments import Assignments
 from pruning_core.coupling.rules import has_rule
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
+from pruning_core.memos import forget, forgotten
 from pruning_core.observe.reading import blaming_data
 from pruning_core.trace import Op, Trace, Value, call_model, is_call, is_skipped, quiet_kernels
 from pruning_core.twin import named_tensors
@@ -51,12 +52,15 @@ class Tap(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if op.func is func and self._reads_the_same(op, args):
                 self.at += 1
                 self.missing.remove(index)
-                return self.look(op, args, lambda: self.kernel(func, args, kwargs))
+                result = self.look(op, args, lambda: self.kernel(func, args, kwargs))
+                forget(self.trace.memos)
+                return result
         result = self.kernel(func, args, kwargs)
         if is_call(func, result):
             if index in self.wanted:
                 raise other_way(name)
             self.at += 1
+        forget(self.trace.memos)
         return result
 
     def _reads_the_same(self, op: Op, args: Any) -> bool:
@@ -88,7 +92,7 @@ def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
     with quiet_kernels(), torch.inference_mode():
         given = writes.given(inputs, lambda t: tap.kernel(torch.ops.aten.clone.default, (t,), {}))
         tap.named = {id(t): tap.trace.tensors[name].index for name, t in named_tensors(fresh).items()}
-        with Assignments(), tap, blaming_data():
+        with forgotten(tap.trace.memos), Assignments(), tap, blaming_data():
             outputs = call_model(fresh, given)
         if tap.missing:
             raise other_way(tap.trace.ops[min(tap.missing)].name)
