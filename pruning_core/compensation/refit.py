@@ -126,8 +126,6 @@ def _refit_one(job: _Job, lockstep: Lockstep, number: int, prediction: Predictio
     call, before = job.call, job.matrix
     found: Rows | None = None
     for pair in lockstep.at(number):
-        if not pair.student.args:  # a router has sent these samples elsewhere
-            continue
         x, answer = call.input_of(pair.student.args), job.behind.answer(call)
         y = kept_entries(pair.teacher.result(answer.index), answer.outputs()[0], prediction)
         if not call.fits(x, y):

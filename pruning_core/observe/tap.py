@@ -76,8 +76,8 @@ def other_way(name: str) -> ModelError:
     return ModelError(
         f"the model makes other calls on the calibration data than on the example inputs ({name})",
         "calibration",
-        "pass example inputs of the same kind, or switch off what reads calibration data: criterion 'l2_norm', "
-        "compensation 'none'",
+        "pass batches that take the way of the example inputs, through the same layers, or switch off what reads "
+        "calibration data: criterion 'l2_norm', compensation 'none'",
     )
 
 
