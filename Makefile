@@ -65,6 +65,7 @@ $(BENCHED): $(STAMP) tests/bench/requirements.txt
 bench-coverage: $(BENCHED) ## prune every model of every suite, also with the peers (hours; resumes)
 	@$(BENCH)/bin/python -m tests.bench.coverage --engine ours,torch-pruning,torch-kirigami --out .cache/coverage.jsonl
 	@$(BENCH)/bin/python -m tests.bench.coverage --report .cache/coverage.jsonl --markdown
+	@$(BENCH)/bin/python -m tests.bench.calibrated
 
 bench-accuracy: $(BENCHED) ## accuracy after pruning, side by side with Torch-Pruning (hours; resumes)
 	@$(BENCH)/bin/python -m tests.bench.accuracy --markdown --plot .cache/accuracy.png
