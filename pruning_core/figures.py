@@ -79,7 +79,7 @@ class Meter:
     def _batch(self, model: nn.Module, batch: Batch) -> float:
         """Mean over the batch; the batch's share of the whole for `change`."""
         if self.figure == "loss":
-            with quiet_kernels(), torch.inference_mode():
+            with quiet_kernels(), torch.no_grad():
                 return float(self.data.loss_of(_run(model, batch, self.writes), batch.target))
         outputs = answers(model, batch, self.writes)
         if self.figure == "accuracy":
@@ -100,7 +100,7 @@ class Meter:
 
 def answers(model: nn.Module, batch: Batch, writes: Writes) -> list[Tensor]:
     """The floating tensors of the outputs. Raises: ModelError where there are none."""
-    with quiet_kernels(), torch.inference_mode():
+    with quiet_kernels(), torch.no_grad():
         outputs = _run(model, batch, writes)
     found = [t for t in tree.held(outputs) if t.is_floating_point()]
     if not found:

@@ -72,7 +72,7 @@ def _onnx_forms(
     folder: Path,
 ) -> tuple[list[Form], list[str]]:
     images = torch.from_numpy(export.images)
-    with torch.inference_mode():
+    with torch.no_grad():
         answers = load_module(export.model)(images)
 
     def stored(form: Form, file: Path, name: str) -> Form:

@@ -15,7 +15,7 @@ def check_fits(module: nn.Module, data: Data, task: Task) -> None:
     x, target = some(data.train, 2)
     module.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             answer = module(x)
     except RuntimeError as exc:
         raise DataError(f"the model cannot take these images: {exc}", where, "name the data the model was made for") from exc

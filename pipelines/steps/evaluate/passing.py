@@ -71,7 +71,7 @@ def _pass(
 ) -> dict[str, float]:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     module.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # what the model's code remembers of a run in inference mode could not be trained with
         for x, y in split.batches(batch_size):
             output = pytree.tree_map_only(Tensor, Tensor.cpu, module(x.to(device)))
             metrics.update(output, y)

@@ -67,7 +67,7 @@ def measure(models: Mapping[str, ModelRef], data: Data, options: MeasureOptions)
     energies: dict[str, float | None] = {}
     for condition in conditions:
         batch = images_of(data.test, condition.batch_size).to(options.device)
-        with torch_threads(condition.threads), torch.inference_mode():
+        with torch_threads(condition.threads), torch.no_grad():
             runs, failed = _runs(modules, batch, condition)
             if condition == conditions[0]:
                 _all_must_run(failed, condition)
@@ -152,7 +152,7 @@ def _memory(model: ModelRef, data: Data, condition: Condition) -> int | None:
 
     def make() -> Callable[[], object]:
         module = load_module(model).to(condition.device)
-        return torch.inference_mode()(lambda: module(batch))
+        return torch.no_grad()(lambda: module(batch))
 
     with torch_threads(condition.threads):
         return peak_memory(make, condition.device)
