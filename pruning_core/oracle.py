@@ -226,7 +226,7 @@ def _error_in(
     muted = _Muted(prediction)
     trace = prediction.analysis.trace
     named = named_tensors(original)
-    with forgotten(trace.memos), quiet_kernels(), torch.inference_mode():
+    with forgotten(trace.remembered_by), quiet_kernels(), torch.inference_mode():
         for name, tensor in named.items():
             muted.start(tensor, trace.tensors[name])
         with muted:

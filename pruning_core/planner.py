@@ -117,7 +117,7 @@ def keeps_function(subject: Subject, draft: Draft) -> bool:
     """Whether the model with its parts put in order still computes what it did. Without values nothing shows."""
     if not draft.reorders or any(t.device.type == "meta" for t in subject.tensors.values()):
         return True
-    with forgotten(subject.trace.memos):
+    with forgotten(subject.trace.remembered_by):
         return same_function(subject.model, subject.reordered(draft.reorders).model, subject.inputs)
 
 

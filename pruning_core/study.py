@@ -16,7 +16,6 @@ from pruning_core.coupling.rules.index import known_pick
 from pruning_core.coupling.units import Ids
 from pruning_core.errors import ModelError
 from pruning_core.inputs import ExampleInputs
-from pruning_core.memos import Memo
 from pruning_core.reorder import Reorder, reordered
 from pruning_core.trace import Trace, meta_twin, real_twin, record
 from pruning_core.twin import like, named_tensors, twin
@@ -46,7 +45,7 @@ class Subject:
         if double:
             pruned, inputs = twin(pruned, lambda t: like(t, _in_double(t.detach()))), inputs.map(_in_double)
         trace = self.trace
-        return record(pruned, inputs, named_tensors(pruned), keep_whole=has_rule, real=trace.real, memos=trace.memos)
+        return record(pruned, inputs, named_tensors(pruned), keep_whole=has_rule, real=trace.real, known=trace)
 
 
 def _in_double(tensor: Tensor) -> Tensor:
@@ -62,14 +61,14 @@ def study(model: nn.Module, inputs: ExampleInputs) -> Subject:
     tensors = named_tensors(model)
     check_devices(tensors, inputs)
     trace = _on_meta(model, inputs)
-    if trace.memos:
-        trace = _on_meta(model, inputs, trace.memos)
+    if trace.remembered_by:
+        trace = _on_meta(model, inputs, trace)
     if trace.error is not None:
         if any(t.device.type == "meta" for t in tensors.values()):
             raise _cannot_run(trace)
         trace = _on_real_values(model, inputs)
-        if trace.memos:
-            trace = _on_real_values(model, inputs, trace.memos)
+        if trace.remembered_by:
+            trace = _on_real_values(model, inputs, trace)
         if trace.error is not None:
             raise _cannot_run(trace)
     if not trace.outputs:
@@ -88,28 +87,28 @@ def _pin(model: nn.Module, inputs: ExampleInputs, trace: Trace) -> tuple[str, ..
     copy = real_twin(model) if trace.real else meta_twin(model)
     with torch.random.fork_rng(devices=[]):  # a real run draws for its dropout
         named = named_tensors(copy)
-        training = record(copy, inputs, named, keep_whole=has_rule, real=trace.real, training=True, memos=trace.memos)
+        training = record(copy, inputs, named, keep_whole=has_rule, real=trace.real, training=True, known=trace)
     if training.error is None:
         trace.pins = pins_of(training, left_out - unread(model, training))
         left_out &= unread(model, training)
     return names_of(model, left_out)
 
 
-def _on_meta(model: nn.Module, inputs: ExampleInputs, memos: tuple[Memo, ...] | None = None) -> Trace:
+def _on_meta(model: nn.Module, inputs: ExampleInputs, known: Trace | None = None) -> Trace:
     copy = meta_twin(model)
-    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=False, memos=memos)
+    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=False, known=known)
 
 
-def _on_real_values(model: nn.Module, inputs: ExampleInputs, memos: tuple[Memo, ...] | None = None) -> Trace:
+def _on_real_values(model: nn.Module, inputs: ExampleInputs, known: Trace | None = None) -> Trace:
     """The weights are only copied where the forward writes some."""
     copy = real_twin(model)
     named = named_tensors(copy)
     shared = {name for name, t in named.items() if isinstance(t, nn.Parameter)}
-    trace = record(copy, inputs, named, keep_whole=has_rule, real=True, spared=shared, memos=memos)
+    trace = record(copy, inputs, named, keep_whole=has_rule, real=True, spared=shared, known=known)
     if shared.isdisjoint(trace.writes.tensors):
         return trace
     copy = real_twin(model, copy=True)
-    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True, memos=memos)
+    return record(copy, inputs, named_tensors(copy), keep_whole=has_rule, real=True, known=known)
 
 
 def channel_numbers(trace: Trace, tensors: dict[str, Tensor]) -> dict[int, Ids]:

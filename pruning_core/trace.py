@@ -25,7 +25,7 @@ from pruning_core import tree
 from pruning_core.constants import Constants, numbers_of
 from pruning_core.graphmodule import run_nodes
 from pruning_core.inputs import ExampleInputs
-from pruning_core.memos import Memo, forget, forgotten, remembering
+from pruning_core.memos import Memo, emptied, forget, forgotten, remembering
 from pruning_core.twin import like, modules_by_path, named_tensors, twin
 from pruning_core.writes import Writes, does_write, memory_of, written
 
@@ -76,9 +76,15 @@ class Trace:
     real: bool = False
     writes: Writes = field(default_factory=Writes)
     memos: tuple[Memo, ...] = ()  # functions that would remember tensors of the run
+    stores: tuple[Memo, ...] = ()  # dictionaries that would keep some
     error: Exception | None = None
     module: str = ""  # where the run stopped, when it did
     key: str = ""
+
+    @property
+    def remembered_by(self) -> tuple[Memo, ...]:
+        """Who would still hold tensors of the run when it is over."""
+        return (*self.memos, *self.stores)
 
 
 _SKIPPED = {
@@ -187,6 +193,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.owners: dict[int | None, list[str]] = {}  # memory -> tensors of the module that lie there
         self.given: frozenset[int | None] = frozenset()  # memory of the inputs
         self.spared: frozenset[str] = frozenset()
+        self.made: list[weakref.ref[Tensor]] = []
 
     def enter_node(self, node: str) -> None:
         self.key = node
@@ -234,6 +241,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if is_skipped(name):
             if isinstance(result, Tensor) and args and isinstance(args[0], Tensor):
                 self.known[id(result)] = (weakref.ref(result), self.value(args[0]))
+                self.made += [weakref.ref(result)] if name == "aten.lift_fresh" else []
             return result
         if not is_call(func, result):
             return result
@@ -244,16 +252,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "aten.as_strided":  # reads memory, not positions: where that lies is an argument, too
             in_kwargs["memory"] = (args[0].stride(), args[0].storage_offset(), args[0].untyped_storage().nbytes())
         out = self.encode(result, outs, is_new=not self.trace.real and name not in _UNSET)
+        self.made += map(weakref.ref, tree.tensors(result))
         at, place = len(self.trace.ops), self.stack[-1]
         self.trace.ops.append(Op(at, func, name, in_args, in_kwargs, out, place, self.key, tuple(ins), tuple(outs)))
         forget(self.trace.memos)
         return result
 
-    def left(self, known: Iterable[Tensor]) -> list[Tensor]:
-        """Tensors of the run that somebody holds who is none of these."""
-        alive = [tensor for ref, _ in self.known.values() if (tensor := ref()) is not None]
+    def left(self, known: Iterable[Tensor], *, made: bool = False) -> list[Tensor]:
+        """Tensors of the run, besides those that are known, that somebody still holds. `made`: only those that it made."""
         ids = {id(tensor) for tensor in known}
-        return [tensor for tensor in alive if id(tensor) not in ids]
+        refs = self.made if made else [ref for ref, _ in self.known.values()]
+        return [tensor for ref in refs if (tensor := ref()) is not None and id(tensor) not in ids]
 
 
 @lru_cache(maxsize=4096)
@@ -333,11 +342,11 @@ def record(
     real: bool,
     training: bool = False,
     spared: Collection[str] = (),
-    memos: tuple[Memo, ...] | None = None,
+    known: Trace | None = None,
 ) -> Trace:
     """Run a throw-away module once and write down every call. `names` are its own tensors by name.
 
-    `memos`: functions that remember nothing during the run; if not given, those that do are found, and forget it.
+    `known`: a run before, by which is known what must remember nothing; else that is found, and forgets it.
 
     A run that raises ends the trace early: `error` holds the exception and `module` the place. A call that would write
     one of `spared` raises first, and names it in `writes`.
@@ -345,7 +354,8 @@ def record(
     throwaway.train(training)
     recorder = _Recorder(keep_whole)
     trace = recorder.trace
-    trace.memos = memos or ()
+    if known is not None:
+        trace.memos, trace.stores = known.memos, known.stores
     trace.real = trace.writes.inputs = real  # real values may be written where no operator shows it
     given = inputs.map(lambda t: t.detach().clone() if real else t.detach().to("meta"))
     trace.tensors = {name: recorder.value(tensor, is_new=False) for name, tensor in names.items()}
@@ -358,7 +368,7 @@ def record(
     outputs: Any = None
     try:
         constants = Constants(trace.constants, lambda: len(trace.ops))
-        quiet = (forgotten(trace.memos), quiet_kernels(), torch.inference_mode())
+        quiet = (forgotten(trace.remembered_by), quiet_kernels(), torch.inference_mode())
         with contextlib.ExitStack() as stack:
             for context in (*quiet, _module_paths(throwaway, recorder), device, constants, recorder):
                 stack.enter_context(context)
@@ -368,12 +378,18 @@ def record(
         trace.module, trace.key = recorder.stack[-1], recorder.key
     trace.outputs = [recorder.value(t) for t in tree.held(outputs)]
     trace.returned = tuple(tree.numbers(outputs))
-    if memos is None:
-        trace.memos = remembering(
-            recorder.left((*names.values(), *tree.tensors((given.args, given.kwargs)), *tree.held(outputs)))
-        )
+    if known is None:
+        mine = (*names.values(), *tree.tensors((given.args, given.kwargs)), *tree.held(outputs))
+        trace.memos = remembering(recorder.left(mine))
         forget(trace.memos)
+        trace.stores = emptied(recorder.left(mine, made=True), _dictionaries(throwaway))
     return trace
+
+
+def _dictionaries(model: nn.Module) -> list[object]:
+    """Of a model's own: attributes, parameters, what it keeps in them."""
+    attributes = [vars(module) for module in model.modules()]
+    return [*attributes, *(value for mine in attributes for value in mine.values() if isinstance(value, dict))]
 
 
 def call_model(module: nn.Module, inputs: ExampleInputs, at: Callable[[str], None] = lambda _node: None) -> Any:

@@ -102,8 +102,8 @@ def sample_axes(subject: Subject) -> dict[int, int | None]:
 
     real = subject.trace.real
     copy = real_twin(subject.model, written=subject.trace.writes.tensors) if real else meta_twin(subject.model)
-    given, memos = subject.inputs.map(twice), subject.trace.memos
-    double = record(copy, given, named_tensors(copy), keep_whole=has_rule, real=real, memos=memos)
+    given = subject.inputs.map(twice)
+    double = record(copy, given, named_tensors(copy), keep_whole=has_rule, real=real, known=subject.trace)
     pairs = list(zip(subject.trace.ops, double.ops, strict=False))
     alike = double.error is None and len(double.ops) == len(subject.trace.ops) and all(a.func is b.func for a, b in pairs)
     if not alike:

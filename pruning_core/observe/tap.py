@@ -92,7 +92,7 @@ def run_tapped(model: nn.Module, inputs: ExampleInputs, tap: Tap) -> Any:
     with quiet_kernels(), torch.inference_mode():
         given = writes.given(inputs, lambda t: tap.kernel(torch.ops.aten.clone.default, (t,), {}))
         tap.named = {id(t): tap.trace.tensors[name].index for name, t in named_tensors(fresh).items()}
-        with forgotten(tap.trace.memos), Assignments(), tap, blaming_data():
+        with forgotten(tap.trace.remembered_by), Assignments(), tap, blaming_data():
             outputs = call_model(fresh, given)
         if tap.missing:
             raise other_way(tap.trace.ops[min(tap.missing)].name)
