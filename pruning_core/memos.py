@@ -64,8 +64,10 @@ def emptied(tensors: Sequence[Tensor], own: Iterable[object]) -> tuple[Memo, ...
 
 
 def _are_attributes(held: dict[Any, Any]) -> bool:
-    """Whether this is the `__dict__` of an object or of a Python module."""
+    """Whether this is the `__dict__` of an object, a Python module or a class (where to write past it is not safe)."""
     for owner in gc.get_referrers(held):
+        if isinstance(owner, type):
+            return True
         with contextlib.suppress(Exception):  # whatever an object's code does when it is asked
             if vars(owner) is held:
                 return True

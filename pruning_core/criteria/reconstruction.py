@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pruning_core import tree
 from pruning_core.calibration import Batch, Calibration, generator
 from pruning_core.coupling.groups import ChannelGroup, Member
+from pruning_core.criteria.consumers import Consumer, consumers
 from pruning_core.criteria.elimination import HAIR, TINY, Reader, eliminate, repair, with_common_constant
 from pruning_core.criteria.table import ChannelView, criterion, missing, without_data
 from pruning_core.inputs import ExampleInputs
@@ -94,74 +95,13 @@ def by_elimination(
     for group in groups:
         readers = [
             reader
-            for reading in readings(group, calls)
-            if reading.call.op.index in grams
-            for reader in _readers(reading, grams[reading.call.op.index], tensors)
+            for consumer in consumers(group, calls)
+            if consumer.call.op.index in grams
+            for reader in _readers(consumer, grams[consumer.call.op.index], tensors)
         ]
         if readers:
             found[group.name] = eliminate(readers, group.channels).numpy()
     return found
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What some convolution groups of a layer read of a channel group: the same channels at the same inputs."""
-
-    groups: Tensor  # [G] of the layer's
-    channels: Tensor  # [C] of the channel group's
-    inputs: Tensor  # [C, P] that belong to each
-
-    def members(self, taps: int) -> Tensor:
-        """[C, P taps]: the same where each kernel position is an input of its own."""
-        return (self.inputs[:, :, None] * taps + torch.arange(taps)).flatten(1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """One layer that contracts a group's channels. Linear layers and plain convolutions have one part."""
-
-    call: LayerCall
-    parts: tuple[_Part, ...]
-
-
-def readings(group: ChannelGroup, calls: Sequence[LayerCall]) -> list[Reading]:
-    """The layers that contract the group's channels, of those that read as many inputs of each."""
-    found: list[Reading] = []
-    for call in calls:
-        for member in group.members:
-            if (member.tensor, member.axis) == (call.weight, call.in_axis):
-                parts = _parts(call, member, group.channels)
-                if parts:
-                    found.append(Reading(call, parts))
-    return found
-
-
-def _parts(call: LayerCall, member: Member, channels: int) -> tuple[_Part, ...]:
-    """None where a channel has more inputs than others or none, and where it is all that a convolution group reads.
-
-    Then the group's outputs go with it, as those of a depthwise transposed convolution do.
-    """
-    rows = call.groups if call.kind == "transposed" else member.blocks
-    if call.groups % rows or member.blocks not in {1, rows}:
-        return ()
-    channel_of = member.channel_of.reshape(rows, -1).repeat(call.groups // rows, axis=0)  # [G, I]
-    alone = (channel_of == channel_of[:, :1]).all(axis=1) & (channel_of[:, 0] >= 0)
-    if call.groups > 1 and alone.any():
-        return ()
-    counts = [np.bincount(row[row >= 0], minlength=channels) for row in channel_of]
-    read = np.max(counts, axis=0)
-    if read.min() != read.max() or not read.max() or any(((n != 0) & (n != read)).any() for n in counts):
-        return ()
-    found: list[_Part] = []
-    different, which = np.unique(channel_of, axis=0, return_inverse=True)
-    for k, row in enumerate(different):
-        mine = np.unique(row[row >= 0])
-        inside = np.flatnonzero(row >= 0)
-        inputs = inside[np.argsort(row[inside], kind="stable")].reshape(len(mine), -1) if len(mine) else inside
-        groups = np.flatnonzero(which.reshape(-1) == k)
-        if len(mine):
-            found.append(_Part(*map(torch.from_numpy, (groups, mine, inputs))))
-    return tuple(found)
 
 
 def _taps(call: LayerCall, gram: Gram) -> int:
@@ -169,15 +109,15 @@ def _taps(call: LayerCall, gram: Gram) -> int:
     return (gram.xx.shape[1] - 1) // call.inputs
 
 
-def _readers(reading: Reading, gram: Gram, tensors: Mapping[str, Tensor]) -> list[Reader]:
-    call = reading.call
+def _readers(consumer: Consumer, gram: Gram, tensors: Mapping[str, Tensor]) -> list[Reader]:
+    call = consumer.call
     moment, taps = gram.xx / gram.rows, _taps(call, gram)
     weight = _by_input(call, tensors[call.weight], taps)  # [G, I, R]
     energy = torch.einsum("gir,gij,gjr->", weight, moment[:, :-1, :-1], weight).clamp_min(1e-30)
     with_constant = torch.cat([weight / energy.sqrt(), torch.zeros_like(weight[:, :1])], dim=1)
     return [
         Reader(moment[p.groups], with_constant[p.groups], p.members(taps), constant=True, channels=p.channels)
-        for p in reading.parts
+        for p in consumer.parts
     ]
 
 
@@ -251,8 +191,8 @@ def _changed(
 ) -> _Group:
     order = damage.argsort(stable=True)
     found = []
-    for reading in readings(group, calls):
-        call = reading.call
+    for consumer in consumers(group, calls):
+        call = consumer.call
         gram = grams.get(call.op.index)
         if gram is None:
             continue
@@ -266,7 +206,7 @@ def _changed(
         for k, fraction in enumerate(FRACTIONS):
             gone = torch.zeros(group.channels, dtype=torch.bool)
             gone[order[: max(1, int(fraction * group.channels))]] = True
-            moved = _moved(reading, moment[:, :size, :size], by_input, gone, taps)
+            moved = _moved(consumer, moment[:, :size, :size], by_input, gone, taps)
             change[k] = _as_weight(call, moved[:, : by_input.shape[1]], weight.shape, taps).flatten()
             if shift is not None:
                 shift[k] = moved[:, -1].reshape(shift.shape[1], -1).sum(dim=1) * call.share_of_kernel
@@ -274,22 +214,22 @@ def _changed(
     return _Group(damage, found)
 
 
-def _moved(reading: Reading, moment: Tensor, by_input: Tensor, gone: Tensor, taps: int) -> Tensor:
+def _moved(consumer: Consumer, moment: Tensor, by_input: Tensor, gone: Tensor, taps: int) -> Tensor:
     """[G, D, R]: how the weight of each input changes, and the constant where D counts one, once channels are `gone` [C].
 
     moment [G, D, D]; by_input [G, I, R].
     """
     constant = moment.shape[1] > by_input.shape[1]
     found = torch.zeros(len(moment), moment.shape[1], by_input.shape[2])
-    for part in reading.parts:
+    for part in consumer.parts:
         inputs = part.members(taps)[gone[part.channels]].flatten().sort().values
         shares = _shares(moment[part.groups], inputs, constant)  # [G, gone, D]
         found[part.groups] = shares.transpose(1, 2) @ by_input[part.groups][:, inputs]
-        if constant and reading.call.share_of_kernel < 1:
+        if constant and consumer.call.share_of_kernel < 1:
             is_kept = torch.ones(moment.shape[1], dtype=torch.bool)
             is_kept[inputs] = False
             kept = is_kept.nonzero()[:, 0]
-            kernel = math.prod(reading.call.op.args[1].shape[2:])
+            kernel = math.prod(consumer.call.op.args[1].shape[2:])
             for g in part.groups.tolist():
                 found[g, kept] = with_common_constant(found[g, kept], moment[g], kept[:-1], kernel)
     return found

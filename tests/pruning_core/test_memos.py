@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,3 +124,45 @@ def test_who_remembers_a_tensor_is_found() -> None:
     assert remembering([bounded(3)]) == (bounded,)
     assert remembering([unbounded(3)["order"]]) == (unbounded,)
     assert remembering([torch.ones(3)]) == ()
+
+
+def test_what_a_model_keeps_on_itself_is_its_own() -> None:
+    """A twin runs: nothing of it comes to the caller's, and nothing has to be emptied."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+            self.kept: dict[int, Tensor] = {}
+            self.last: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = self.kept[len(x)] = torch.arange(len(x)).flip(0)
+            return self.b(self.a(x).relu()[self.kept[len(x)]])
+
+    model = seeded(Keeping)()
+    assert not study(model, ExampleInputs.of(DATA[0])).trace.remembered_by
+    assert not model.kept
+    assert model.last is None
+
+
+class Shared:
+    table: Tensor | None = None
+
+
+HOLDER = SimpleNamespace(table=None)
+
+
+def test_attributes_of_classes_and_objects_are_not_taken_away() -> None:
+    class Setting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            Shared.table = HOLDER.table = torch.arange(len(x)).flip(0)
+            return self.b(self.a(x).relu()[Shared.table])
+
+    pc.plan(seeded(Setting)(), DATA[0], pc.PruningSpec(ratio=0.5, min_channels=1))
+    assert "table" in vars(Shared)
+    assert "table" in vars(HOLDER)

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pruning_core as pc
+from pruning_core.coupling.analysis import Decisions, resolve
+from pruning_core.coupling.groups import channel_groups
 from pruning_core.inputs import ExampleInputs
+from pruning_core.observe.observations import gamma_of
 from pruning_core.planner import keeps_function, make_plan
 from pruning_core.reorder import Reorder
 from pruning_core.study import study
@@ -360,3 +363,37 @@ def test_without_values_parts_are_told_apart_all_the_same() -> None:
         model = grouped()
     plan = pc.plan(model, torch.randn(2, 3, 6, 6, device="meta"), EXACT)
     assert [cut.apart for cut in plan.cuts if cut.positions > 1] == [True]
+
+
+class InTwoGroupings(nn.Module):
+    """One weight [8, 4] gives 8 outputs in two groups and 16 in four, each with a norm behind it."""
+
+    def __init__(self, order: tuple[int, int] = (4, 2)) -> None:
+        super().__init__()
+        self.order = order
+        self.a, self.weight = nn.Conv2d(3, 8, 1), nn.Parameter(torch.randn(8, 4, 1, 1))
+        self.two, self.four = nn.BatchNorm2d(8), nn.BatchNorm2d(16)
+        self.out = nn.Conv2d(24, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).relu()
+        made = {n: F.conv_transpose2d(y, self.weight, groups=n) for n in self.order}
+        return self.out(torch.cat((self.two(made[2]), self.four(made[4])), 1))
+
+
+@pytest.mark.parametrize("criterion", ["l2_norm", "activation"])
+@pytest.mark.parametrize("policy", ["sum", "none"])
+def test_a_weight_in_two_groupings(criterion: str, policy: str) -> None:
+    """What a map or a norm says is of one of them only, and not taken for the weight's."""
+    model, image = seeded(InTwoGroupings)(), torch.randn(2, 3, 6, 6)
+    spec = replace(EXACT, criterion=criterion, group_policy=policy)
+    plan = pc.prune(model, image, spec, torch.randn(16, 3, 6, 6), check="numeric").plan
+    assert plan.cuts
+
+
+@pytest.mark.parametrize("order", [(2, 4), (4, 2)])
+def test_a_weight_in_two_groupings_has_no_norm_of_its_own(order: tuple[int, int]) -> None:
+    subject = study(seeded(lambda: InTwoGroupings(order))(), ExampleInputs.of(torch.randn(2, 3, 6, 6)))
+    assert ("weight", 1) not in gamma_of(subject)
+    members = [m for g in channel_groups(resolve(subject.trace, Decisions())) for m in g.members]
+    assert [(m.blocks, len(m.channel_of)) for m in members if (m.tensor, m.axis) == ("weight", 1)] == [(2, 8)]

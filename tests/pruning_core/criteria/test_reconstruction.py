@@ -1,5 +1,6 @@
 """What is chosen to go is what the whole kernel of a consumer cannot mend."""
 
+import copy
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import pruning_core as pc
 from pruning_core.calibration import Calibration
 from pruning_core.coupling.analysis import Decisions, resolve
 from pruning_core.coupling.groups import channel_groups
@@ -121,6 +123,31 @@ def test_a_weight_by_input_is_the_weight_again() -> None:
             weight = net.get_parameter(call.weight).detach()
             by_input = reconstruction._by_input(call, weight, taps).float()
             torch.testing.assert_close(reconstruction._as_weight(call, by_input, weight.shape, taps), weight)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(4, 3, 1), nn.ConvTranspose2d(4, 3, 2, 2), nn.ConvTranspose2d(4, 6, 3, 2, groups=2)]
+)
+def test_the_change_that_is_judged_is_what_the_repair_makes(layer: nn.Module) -> None:
+    """Half of the channels gone: the weight and the bias afterwards are those before and the change."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), copy.deepcopy(layer)).eval()
+    x = torch.randn(32, 3, 6, 6)
+    subject = study(net, ExampleInputs.of(x[:2]))
+    group = next(g for g in channel_groups(resolve(subject.trace, Decisions())) if g.name == "0")
+    grams = input_moments(net, subject.trace, Calibration(x), len(x))
+    damage = torch.arange(group.channels).double()
+    named = dict(net.named_parameters())
+    (change,) = reconstruction._changed(group, damage, layer_calls(subject.trace), grams, named).changes
+    gone = range(group.channels // 2)
+    mended = pc.prune(net, x[:2], pc.PruningSpec(index={"0": list(gone)}, compensation="least_squares"), x).model
+    half = reconstruction.FRACTIONS.index(0.5)
+    after = named["2.weight"].detach() + change.weight[half].float().reshape(named["2.weight"].shape)
+    axis = 1 if isinstance(layer, nn.Conv2d) else 0
+    stays = [k for k in range(4) if k % group.channels not in gone]
+    torch.testing.assert_close(after.index_select(axis, torch.tensor(stays)), mended[2].weight, rtol=0.02, atol=0.02)
+    assert change.bias is not None
+    torch.testing.assert_close(named["2.bias"] + change.bias[half], mended[2].bias, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
